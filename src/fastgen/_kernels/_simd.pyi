@@ -1,0 +1,13 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgen._validation import Array
+
+TILE: int
+
+def exp(x: Array, out: Array) -> None: ...
+def log(x: Array, out: Array) -> None: ...
+def logsumexp_f64(a: Array, lse: Array | None, p: Array | None, work: Array) -> None: ...
+def logsumexp_f32(
+    a: NDArray[np.float32], lse: NDArray[np.float32] | None, p: NDArray[np.float32] | None, work: Array
+) -> None: ...

@@ -1,0 +1,372 @@
+/* Log-densities and moments of Gaussians, for _gaussian.pyx.
+ *
+ * log N(x; mu, Sigma) = log_norm - 1/2 |U^T (x - mu)|^2,  Sigma^-1 = U U^T, U upper triangular.
+ *
+ * The log-density walks over X in tiles of samples (tile.h). x - mu is always formed first, never expanded,
+ * so that an offset common to data and means costs no accuracy. Each sample has a lane of its own: its
+ * result depends neither on its neighbours nor on how the rows are divided among threads.
+ */
+#ifndef FASTGEN_GAUSSIAN_H
+#define FASTGEN_GAUSSIAN_H
+
+#include "tile.h"
+
+enum { FULL, TIED, DIAG, DIAG_MISSING, SPHERICAL };
+
+/* Vectors of samples per register tile: 4 columns x NV accumulators; AVX2 and SSE2 have 16 registers. */
+#define NV (VL == 8 ? 4 : 2)
+#define SUB (NV * VL)
+
+/* a[q] <- sum_{i <= j + q} U[i, j + q] z[i] for the W columns from j on, and SUB samples.
+ * u: these columns, packed as (j + W) rows of W. Returns where the next columns begin. */
+static ALWAYS_INLINE const double *project(const double *z, ptrdiff_t j, const int W, const double *u, vd a[4][NV]) {
+    for (int q = 0; q < W; q++)
+        for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
+    for (ptrdiff_t i = 0; i < j; i++, u += W) {
+        vd x[NV];
+        for (int v = 0; v < NV; v++) x[v] = vload(z + i * TILE + v * VL);
+        for (int q = 0; q < W; q++)
+            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+    }
+    for (int i = 0; i < W; i++, u += W) {
+        vd x[NV];
+        for (int v = 0; v < NV; v++) x[v] = vload(z + (j + i) * TILE + v * VL);
+        for (int q = i; q < W; q++)
+            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+    }
+    return u;
+}
+
+/* m += the squares of the W columns of U^T z from j on; or, if y is given, y <- these columns. */
+static ALWAYS_INLINE const double *columns(const double *z, ptrdiff_t j, const int W, const double *u, vd m[NV],
+                                           double *y) {
+    vd a[4][NV];
+    u = project(z, j, W, u, a);
+    for (int q = 0; q < W; q++)
+        for (int v = 0; v < NV; v++) {
+            if (y)
+                vstore(y + (j + q) * TILE + v * VL, a[q][v]);
+            else
+                m[v] = vfma(a[q][v], a[q][v], m[v]);
+        }
+    return u;
+}
+
+/* All columns of U^T z, for SUB samples. */
+static ALWAYS_INLINE void triangle(const double *z, ptrdiff_t d, const double *u, vd m[NV], double *y) {
+    ptrdiff_t j = 0;
+    for (; j + 4 <= d; j += 4) u = columns(z, j, 4, u, m, y);
+    switch (d - j) {
+    case 3: columns(z, j, 3, u, m, y); break;
+    case 2: columns(z, j, 2, u, m, y); break;
+    case 1: columns(z, j, 1, u, m, y); break;
+    }
+}
+
+/* z <- x - mean, feature by feature. */
+static ALWAYS_INLINE void centre_tile(const double *x, ptrdiff_t d, const double *mean, double *z) {
+    for (ptrdiff_t j = 0; j < d; j++) {
+        vd mu = vset(mean[j]);
+        for (ptrdiff_t s = 0; s < TILE; s += VL) vstore(z + j * TILE + s, vload(x + j * TILE + s) - mu);
+    }
+}
+
+/* d <= 4: everything stays in registers. */
+static ALWAYS_INLINE void full_small(const double *x, const int d, const double *mean, const double *u, double norm,
+                                     double *out) {
+    for (ptrdiff_t s = 0; s < TILE; s += VL) {
+        vd z[4], m = vset(0.0);
+        for (int q = 0; q < d; q++) {
+            z[q] = vload(x + q * TILE + s) - vset(mean[q]);
+            vd y = vset(u[q]) * z[0];
+            for (int i = 1; i <= q; i++) y = vfma(vset(u[i * d + q]), z[i], y);
+            m = vfma(y, y, m);
+        }
+        vstore(out + s, vfma(vset(-0.5), m, vset(norm)));
+    }
+}
+
+static ALWAYS_INLINE void full_component(const double *x, ptrdiff_t d, const double *mean, const double *u, double norm,
+                                         double *z, double *out) {
+    switch (d) {
+    case 1: full_small(x, 1, mean, u, norm, out); return;
+    case 2: full_small(x, 2, mean, u, norm, out); return;
+    case 3: full_small(x, 3, mean, u, norm, out); return;
+    case 4: full_small(x, 4, mean, u, norm, out); return;
+    }
+    centre_tile(x, d, mean, z);
+    for (ptrdiff_t s = 0; s < TILE; s += SUB) {
+        vd m[NV];
+        for (int v = 0; v < NV; v++) m[v] = vset(0.0);
+        triangle(z + s, d, u, m, 0);
+        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(vset(-0.5), m[v], vset(norm)));
+    }
+}
+
+/* -1/2 sum_j ((x_j - mean_j) inv_sd_j)^2; without inv_sd, of x - mean alone, times scale^2.
+ * With norm_j (missing): each observed feature also adds norm_j; a NaN adds nothing. */
+static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const double *mean, const double *inv_sd,
+                                         const double *feature_norm, double scale, double norm, double *out) {
+    for (ptrdiff_t s = 0; s < TILE; s += SUB) {
+        vd m[NV];
+        for (int v = 0; v < NV; v++) m[v] = vset(0.0);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            vd mu = vset(mean[j]);
+            for (int v = 0; v < NV; v++) {
+                vd value = vload(x + j * TILE + s + v * VL);
+                vd z = value - mu;
+                if (inv_sd) z *= vset(inv_sd[j]);
+                if (feature_norm)
+                    m[v] += vselect((vi)(value == value), vfma(z, z, vset(feature_norm[j])), vset(0.0));
+                else
+                    m[v] = vfma(z, z, m[v]);
+            }
+        }
+        vd factor = vset(-0.5 * scale * scale);
+        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(factor, m[v], vset(norm)));
+    }
+}
+
+/* Doubles of work space that log_density needs. */
+static inline ptrdiff_t log_density_work_size(ptrdiff_t d, ptrdiff_t K) { return (2 * d + K) * TILE + 8; }
+
+/* out[i, k] <- log N(X[i]; component k). Returns whether any element of X is NaN or infinite.
+ *
+ * kind          means                     factors                           log_norm
+ * FULL          (K, d)                    (K, d (d + 1) / 2 and more) packed    (K,)
+ * TIED          (K, d) = U^T (mean - centre)  one packed U                  (K,)
+ * DIAG          (K, d)                    (K, d) 1 / standard deviation     (K,)
+ * DIAG_MISSING  (K, d)                    (K, d) 1 / standard deviation     (K, d) log(2 pi variance)
+ * SPHERICAL     (K, d)                    (K,) 1 / standard deviation       (K,)
+ *
+ * packed: for each four columns j..j+3 of U (fewer at the end), rows 0..j+3 of them, row by row. */
+static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
+                                           ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t K,
+                                           const double *means, const double *factors, ptrdiff_t factor_size,
+                                           const double *log_norm, const double *centre, void *out,
+                                           ptrdiff_t out_row_stride, ptrdiff_t out_column_stride, double *work) {
+    double *t = aligned(work), *z = t + d * TILE, *lp = z + d * TILE;
+    int bad = 0;
+    const size_t size = single ? sizeof(float) : sizeof(double);
+    for (ptrdiff_t i = 0; i < n; i += TILE) {
+        ptrdiff_t rows = VMIN(TILE, n - i);
+        const char *xi = (const char *)x + i * row_stride * (ptrdiff_t)size;
+        char *oi = (char *)out + i * out_row_stride * (ptrdiff_t)size;
+        bad |= load_tile(xi, single, rows, d, row_stride, column_stride, t);
+        /* A full tile of one component goes straight to the output. */
+        int direct = !single && K == 1 && out_row_stride == 1 && rows == TILE;
+        double *to = direct ? (double *)oi : lp;
+        if (kind == TIED) {
+            centre_tile(t, d, centre, z);
+            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, 0, t + s);
+        }
+        for (ptrdiff_t k = 0; k < K; k++, to += TILE) {
+            const double *mean = means + k * d;
+            if (kind == FULL)
+                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to);
+            else if (kind == TIED)
+                diag_component(t, d, mean, 0, 0, 1.0, log_norm[k], to);
+            else if (kind == DIAG)
+                diag_component(t, d, mean, factors + k * d, 0, 1.0, log_norm[k], to);
+            else if (kind == DIAG_MISSING)
+                diag_component(t, d, mean, factors + k * d, log_norm + k * d, 1.0, 0.0, to);
+            else
+                diag_component(t, d, mean, 0, 0, factors[k], log_norm[k], to);
+        }
+        if (!direct) store_tile(lp, rows, K, oi, single, out_row_stride, out_column_stride);
+    }
+    return bad;
+}
+
+#define LOG_DENSITY(kind)                                                                                              \
+    case kind:                                                                                                         \
+        return single ? log_density_tiles(kind, x, 1, n, d, row_stride, column_stride, K, means, factors, factor_size, \
+                                          log_norm, centre, out, out_row_stride, out_column_stride, work)              \
+                      : log_density_tiles(kind, x, 0, n, d, row_stride, column_stride, K, means, factors, factor_size, \
+                                          log_norm, centre, out, out_row_stride, out_column_stride, work)
+
+static int log_density(int kind, const void *x, int single, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride,
+                       ptrdiff_t column_stride, ptrdiff_t K, const double *means, const double *factors,
+                       ptrdiff_t factor_size, const double *log_norm, const double *centre, void *out,
+                       ptrdiff_t out_row_stride, ptrdiff_t out_column_stride, double *work) {
+    switch (kind) {
+        LOG_DENSITY(FULL);
+        LOG_DENSITY(TIED);
+        LOG_DENSITY(DIAG);
+        LOG_DENSITY(DIAG_MISSING);
+        LOG_DENSITY(SPHERICAL);
+    }
+    return -1;
+}
+
+/* ---- Moments -----------------------------------------------------------------------------------------------
+ *
+ * Weighted mean and scatter, sum w (x - mean)(x - mean)^T, in one walk over X. Blocks of rows are centred about
+ * their own mean and merged by the exact shift formula (Chan, Golub & LeVeque 1983, eq. 1.5 with weights), so
+ * nothing cancels, whatever the offset of the data. Sums run over the samples in order, lanes over the
+ * features: no lane count enters the result.
+ */
+#define BLOCK 64
+
+static ALWAYS_INLINE ptrdiff_t padded(ptrdiff_t d) { return (d + 7) & ~(ptrdiff_t)7; }
+
+/* Doubles of work space that moments needs. */
+static inline ptrdiff_t moments_work_size(ptrdiff_t d, int full) {
+    ptrdiff_t p = padded(d);
+    return BLOCK * p + BLOCK + 5 * p + (full ? p * p : p) + 16;
+}
+
+/* z[s * p + j] <- X[s, j], zero-padded to p columns. */
+static ALWAYS_INLINE void load_rows(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
+                                    ptrdiff_t row_stride, ptrdiff_t column_stride, double *z) {
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        double *zs = z + s * p;
+        if (column_stride == 1)
+            for (ptrdiff_t j = 0; j < d; j++) zs[j] = element(x, s * row_stride + j, single);
+        else
+            for (ptrdiff_t j = 0; j < d; j++) zs[j] = element(x, s * row_stride + j * column_stride, single);
+        for (ptrdiff_t j = d; j < p; j++) zs[j] = 0.0;
+    }
+}
+
+/* S[i..i+Q, j..j+2 VL] <- sum_s w[s] z[s, i..] z[s, j..]^T, rows of p. The tile of accumulators is Q x 2. */
+#define Q (VL == 8 ? 8 : 4)
+static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i, ptrdiff_t j,
+                                const int pair, double *S) {
+    vd a[Q][2];
+    for (int q = 0; q < Q; q++) a[q][0] = a[q][1] = vset(0.0);
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const double *zs = z + s * p;
+        vd ws = vset(w[s]), y0 = ws * vload(zs + j), y1 = pair ? ws * vload(zs + j + VL) : y0;
+        for (int q = 0; q < Q; q++) {
+            vd u = vset(zs[i + q]);
+            a[q][0] = vfma(u, y0, a[q][0]);
+            if (pair) a[q][1] = vfma(u, y1, a[q][1]);
+        }
+    }
+    for (int q = 0; q < Q; q++) {
+        vstore(S + (i + q) * p + j, a[q][0]);
+        if (pair) vstore(S + (i + q) * p + j + VL, a[q][1]);
+    }
+}
+
+/* mean += step, where mean is the unevaluated sum high + low: thousands of merges leave no rounding behind. */
+static ALWAYS_INLINE void add_to_mean(double *high, double *low, double step) {
+    const double sum = *high + step, part = sum - *high;
+    *low += (*high - (sum - part)) + (step - part);
+    *high = sum;
+}
+
+/* Whether the row of p (a multiple of 8) holds NaN or inf. */
+static ALWAYS_INLINE int row_is_bad(const double *z, ptrdiff_t p) {
+    vd bad = vset(0.0);
+    for (ptrdiff_t j = 0; j < p; j += VL) bad = vfma(vload(z + j), vset(0.0), bad);
+    double sum = 0.0;
+    for (int i = 0; i < VL; i++) sum += bad[i];
+    return sum != sum;
+}
+
+/* Merges the weight, mean and scatter of the complete rows of X into those given (of an earlier part, or zeros).
+ * mean: (2, d), high and low parts. scatter: (d, d), upper triangle only. Rows with NaN or inf are left out;
+ * returns how many. w may be NULL: ones. */
+static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
+                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *w,
+                                                 ptrdiff_t w_stride, double *weight, double *mean, double *scatter,
+                                                 double *work) {
+    const ptrdiff_t p = padded(d);
+    double *z = aligned(work), *S = z + BLOCK * p, *m = S + p * p, *r = m + p, *ws = r + p;
+    const size_t size = single ? sizeof(float) : sizeof(double);
+    ptrdiff_t left_out = 0;
+    for (ptrdiff_t b = 0; b < n; b += BLOCK) {
+        const ptrdiff_t rows = VMIN(BLOCK, n - b);
+        load_rows((const char *)x + b * row_stride * (ptrdiff_t)size, single, rows, d, p, row_stride, column_stride, z);
+        double W = 0.0;
+        for (ptrdiff_t j = 0; j < p; j++) m[j] = r[j] = 0.0;
+        for (ptrdiff_t s = 0; s < rows; s++) {
+            double *zs = z + s * p;
+            ws[s] = w ? w[(b + s) * w_stride] : 1.0;
+            if (row_is_bad(zs, p)) {
+                left_out++;
+                ws[s] = 0.0;
+                for (ptrdiff_t j = 0; j < p; j++) zs[j] = 0.0;
+            }
+            W += ws[s];
+            for (ptrdiff_t j = 0; j < p; j++) m[j] += ws[s] * zs[j];
+        }
+        if (!(W > 0.0)) continue;
+        for (ptrdiff_t j = 0; j < p; j++) m[j] /= W;
+        for (ptrdiff_t s = 0; s < rows; s++) {
+            double *zs = z + s * p;
+            for (ptrdiff_t j = 0; j < p; j++) {
+                zs[j] = ws[s] > 0.0 ? zs[j] - m[j] : 0.0;
+                r[j] += ws[s] * zs[j]; /* what rounding left in the mean */
+            }
+        }
+        for (ptrdiff_t i = 0; i < d; i += Q) {
+            ptrdiff_t j = i / VL * VL;
+            for (; j + 2 * VL <= p; j += 2 * VL) outer(z, ws, rows, p, i, j, 1, S);
+            for (; j < p; j += VL) outer(z, ws, rows, p, i, j, 0, S);
+        }
+        const double total = *weight + W, share = *weight / total * W;
+        double *delta = m; /* from the mean so far to the block's */
+        for (ptrdiff_t j = 0; j < d; j++) {
+            delta[j] = (m[j] - mean[j]) + (r[j] / W - mean[d + j]);
+            add_to_mean(mean + j, mean + d + j, delta[j] * (W / total));
+        }
+        for (ptrdiff_t i = 0; i < d; i++) {
+            const double share_i = share * delta[i], r_i = r[i] / W;
+            for (ptrdiff_t j = i; j < d; j++) scatter[i * d + j] += (S[i * p + j] - r_i * r[j]) + share_i * delta[j];
+        }
+        *weight = total;
+    }
+    return left_out;
+}
+
+/* The same, column by column, over what is observed (NaN = missing): count (d,), mean (2, d), scatter (d,).
+ * Returns whether any element is infinite. */
+static ALWAYS_INLINE ptrdiff_t moments_diag_rows(const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
+                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *w,
+                                                 ptrdiff_t w_stride, double *count, double *mean, double *scatter,
+                                                 double *work) {
+    const ptrdiff_t p = padded(d);
+    double *z = aligned(work), *c = z + BLOCK * p, *m = c + p, *r = m + p, *v = r + p, *inf = v + p;
+    const size_t size = single ? sizeof(float) : sizeof(double);
+    ptrdiff_t infinite = 0;
+    for (ptrdiff_t b = 0; b < n; b += BLOCK) {
+        const ptrdiff_t rows = VMIN(BLOCK, n - b);
+        load_rows((const char *)x + b * row_stride * (ptrdiff_t)size, single, rows, d, p, row_stride, column_stride, z);
+        for (ptrdiff_t j = 0; j < p; j++) c[j] = m[j] = r[j] = v[j] = inf[j] = 0.0;
+        for (ptrdiff_t s = 0; s < rows; s++) {
+            const double *zs = z + s * p, weight = w ? w[(b + s) * w_stride] : 1.0;
+            for (ptrdiff_t j = 0; j < p; j++) {
+                const int seen = zs[j] == zs[j];
+                c[j] += seen ? weight : 0.0;
+                m[j] += seen ? weight * zs[j] : 0.0;
+                inf[j] += fabs(zs[j]) > 0x1.fffffffffffffp+1023 ? 1.0 : 0.0;
+            }
+        }
+        for (ptrdiff_t j = 0; j < p; j++) {
+            m[j] = c[j] > 0.0 ? m[j] / c[j] : 0.0;
+            infinite += inf[j] > 0.0;
+        }
+        for (ptrdiff_t s = 0; s < rows; s++) {
+            const double *zs = z + s * p, weight = w ? w[(b + s) * w_stride] : 1.0;
+            for (ptrdiff_t j = 0; j < p; j++) {
+                const double centred = zs[j] == zs[j] ? zs[j] - m[j] : 0.0;
+                r[j] += weight * centred;
+                v[j] += weight * centred * centred;
+            }
+        }
+        for (ptrdiff_t j = 0; j < d; j++) {
+            if (!(c[j] > 0.0)) continue;
+            const double total = count[j] + c[j], delta = (m[j] - mean[j]) + (r[j] / c[j] - mean[d + j]);
+            scatter[j] += (v[j] - r[j] * r[j] / c[j]) + count[j] / total * c[j] * delta * delta;
+            add_to_mean(mean + j, mean + d + j, delta * (c[j] / total));
+            count[j] = total;
+        }
+    }
+    return infinite;
+}
+#undef Q
+
+#endif

@@ -1,0 +1,182 @@
+/* Vectors of doubles, exp, log and log-sum-exp: the base of every kernel.
+ *
+ * One source serves all instruction sets: `vd` holds VL doubles (8 with AVX-512, 4 with AVX2, 2 with
+ * SSE2 or NEON). Only GCC/Clang vector extensions and one intrinsic per instruction set (the fused
+ * multiply-add) are used. Kernels that work lane by lane in the same order give the same bits in every
+ * variant that has FMA; kernels that add across lanes use 8 logical lanes (`hsum8`).
+ *
+ * Never compile this with -ffast-math or -fassociative-math: exp and log rely on the order of operations.
+ */
+#ifndef FASTGEN_SIMD_H
+#define FASTGEN_SIMD_H
+
+#if !defined(__GNUC__) && !defined(__clang__)
+#error "fastgen needs GCC or Clang (on Windows: clang-cl): its kernels use vector extensions"
+#endif
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define VL 8
+#define VSET(x) ((vd){(x), (x), (x), (x), (x), (x), (x), (x)})
+#define VISET(x) ((vi){(x), (x), (x), (x), (x), (x), (x), (x)})
+#elif defined(__AVX2__) && defined(__FMA__)
+#define VL 4
+#define VSET(x) ((vd){(x), (x), (x), (x)})
+#define VISET(x) ((vi){(x), (x), (x), (x)})
+#else
+#define VL 2
+#define VSET(x) ((vd){(x), (x)})
+#define VISET(x) ((vi){(x), (x)})
+#endif
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+typedef double vd __attribute__((vector_size(VL * 8)));
+typedef int64_t vi __attribute__((vector_size(VL * 8)));
+/* For loads and stores at any address. */
+typedef double vd_any __attribute__((vector_size(VL * 8), aligned(8), may_alias));
+
+static ALWAYS_INLINE vd vset(double x) { return VSET(x); }
+static ALWAYS_INLINE vd vload(const double *p) { return *(const vd_any *)p; }
+static ALWAYS_INLINE void vstore(double *p, vd x) { *(vd_any *)p = x; }
+
+/* a * b + c: one rounding where the hardware has FMA, two in the x86-64 baseline. */
+static ALWAYS_INLINE vd vfma(vd a, vd b, vd c) {
+#if VL == 8
+    return (vd)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif VL == 4
+    return (vd)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    return (vd)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* mask ? a : b, for masks of all-ones or all-zeros lanes (the results of comparisons). */
+static ALWAYS_INLINE vd vselect(vi mask, vd a, vd b) { return (vd)(((vi)a & mask) | ((vi)b & ~mask)); }
+static ALWAYS_INLINE vd vmax(vd a, vd b) { return vselect((vi)(a > b), a, b); }
+
+/* exp, within 1.3 ulp. exp(NaN) = NaN, exp(inf) = inf; results under exp(-708) = 3.3e-308 are flushed to 0.
+ *
+ * x = k ln 2 + r with |r| <= ln(2) / 2; exp(r) = 1 + r + r^2 q(r); coefficients from tools/minimax.py. */
+static ALWAYS_INLINE vd vexp(vd x) {
+    const vd round = vset(0x1.8p52); /* adding it leaves k in the low bits */
+    vi flushed = (vi)(x < vset(-708.0));
+    vd c = vselect(flushed, vset(-708.0), x);
+    c = vselect((vi)(c > vset(710.0)), vset(710.0), c);
+    vd t = vfma(c, vset(0x1.71547652b82fep+0), round);
+    vd k = t - round;
+    vd r = vfma(k, vset(-0x1.62e42fefa0000p-1), c);
+    r = vfma(k, vset(-0x1.cf79abc9e3b39p-40), r);
+    vd r2 = r * r, r4 = r2 * r2;
+    vd q01 = vfma(r, vset(0x1.55555555554fap-3), vset(0x1.000000000000ap-1));
+    vd q23 = vfma(r, vset(0x1.1111111127b9bp-7), vset(0x1.555555555088cp-5));
+    vd q45 = vfma(r, vset(0x1.a01a012a69cf4p-13), vset(0x1.6c16c184266b4p-10));
+    vd q67 = vfma(r, vset(0x1.71df253a08086p-19), vset(0x1.a0199a16e68edp-16));
+    vd q89 = vfma(r, vset(0x1.ad7f7b1096349p-26), vset(0x1.28ad689e8aee0p-22));
+    vd q = vfma(r4, vfma(r4, q89, vfma(r2, q67, q45)), vfma(r2, q23, q01));
+    vd p = vfma(r2, q, r);                      /* exp(r) - 1 */
+    vd scale = (vd)(((vi)t + 1022) << 52);      /* 2^(k - 1): 2^k may not be finite */
+    vd y = vfma(scale, p, scale);
+    return vselect(flushed, vset(0.0), y + y);
+}
+
+/* log, within 1 ulp, subnormals included. log(0) = -inf, log(x < 0) = NaN, log(inf) = inf, log(NaN) = NaN.
+ *
+ * x = 2^k m, m in [sqrt(1/2), sqrt(2)), f = m - 1; with s = f / (2 + f), log(1 + f) = 2 atanh(s), in the
+ * form f - (f^2/2 - s (f^2/2 + z p(z))), z = s^2, which loses nothing for f near 0. */
+static ALWAYS_INLINE vd vlog(vd x) {
+    const vi half_root = VISET(0x3fe6a09e667f3bcdLL); /* the bits of sqrt(1/2) */
+    vi subnormal = (vi)(x < vset(0x1p-1022));
+    vi bits = (vi)vselect(subnormal, x * vset(0x1p54), x) + (0x3ff0000000000000LL - half_root);
+    /* The exponent as a double: unsigned shift, then the low bits of 2^52. */
+    typedef uint64_t vu __attribute__((vector_size(VL * 8)));
+    vd k = (vd)((vi)((vu)bits >> 52) | 0x4330000000000000LL) - vset(0x1p52 + 1023.0);
+    k = vselect(subnormal, k - vset(54.0), k);
+    vd m = (vd)((bits & 0x000fffffffffffffLL) + half_root);
+    vd f = m - vset(1.0);
+    vd s = f / (vset(2.0) + f);
+    vd z = s * s, z2 = z * z;
+    vd p01 = vfma(z, vset(0x1.999999997fdb7p-2), vset(0x1.5555555555592p-1));
+    vd p23 = vfma(z, vset(0x1.c71c52095d16fp-3), vset(0x1.24924941f124fp-2));
+    vd p45 = vfma(z, vset(0x1.39a1bab73fcacp-3), vset(0x1.74663ee86e841p-3));
+    vd p = vfma(z2, vfma(z2, vfma(z2, vset(0x1.2f0563862e5fdp-3), p45), p23), p01);
+    vd h = vset(0.5) * f * f;
+    vd low = vfma(k, vset(0x1.a39ef35793c76p-33), s * vfma(z, p, h));
+    vd y = vfma(k, vset(0x1.62e42feep-1), f - (h - low));
+    y = vselect((vi)(x == vset(0.0)), vset(-INFINITY), y);
+    y = vselect((vi)(x < vset(0.0)), vset(NAN), y);
+    return vselect((vi)(x < vset(INFINITY)), y, x); /* inf and NaN map to themselves */
+}
+
+/* Sum of 8 logical lanes in one fixed order: the same bits for every VL. */
+static ALWAYS_INLINE double hsum8(const vd a[8 / VL]) {
+    double t[8];
+    for (int i = 0; i < 8 / VL; i++) vstore(t + i * VL, a[i]);
+    return ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
+}
+
+/* What to subtract before exponentiating: the maximum, or 0 where it is infinite (inf - inf is NaN). */
+static ALWAYS_INLINE vd lse_shift(vd maximum) {
+    return vselect((vi)((maximum - maximum) == vset(0.0)), maximum, vset(0.0));
+}
+
+/* log sum_k exp(a[k * stride + lane]) for VL samples at once. All -inf gives -inf; NaN gives NaN. */
+static ALWAYS_INLINE vd lse_lanes(const double *a, ptrdiff_t K, ptrdiff_t stride) {
+    vd m = vload(a), s = vset(0.0);
+    for (ptrdiff_t k = 1; k < K; k++) m = vmax(m, vload(a + k * stride));
+    m = lse_shift(m);
+    for (ptrdiff_t k = 0; k < K; k++) s += vexp(vload(a + k * stride) - m);
+    return m + vlog(s);
+}
+
+/* log sum_k exp(a[k]) of one row; with p, also p[k] <- exp(a[k] - that). Lanes run over k. */
+static inline double lse_row(const double *a, ptrdiff_t K, double *p) {
+    double block[8], m = -INFINITY;
+    vd s[8 / VL];
+    for (ptrdiff_t k = 0; k < K; k++) m = a[k] > m ? a[k] : m;
+    m = m - m == 0.0 ? m : 0.0;
+    for (int i = 0; i < 8 / VL; i++) s[i] = vset(0.0);
+    for (ptrdiff_t k = 0; k < K; k += 8) {
+        const ptrdiff_t rest = K - k < 8 ? K - k : 8;
+        for (int i = 0; i < 8; i++) block[i] = i < rest ? a[k + i] : -INFINITY;
+        for (int i = 0; i < 8 / VL; i++) {
+            vd e = vexp(vload(block + i * VL) - vset(m));
+            s[i] += e;
+            vstore(block + i * VL, e);
+        }
+        if (p)
+            for (int i = 0; i < rest; i++) p[k + i] = block[i];
+    }
+    const double sum = hsum8(s);
+    if (p)
+        for (ptrdiff_t k = 0; k < K; k++) p[k] /= sum;
+    return m + vlog(vset(sum))[0];
+}
+
+/* The same as lse_lanes, and a[k * stride + lane] <- exp(a - log-sum-exp): the posterior of each component.
+ * Where every a is -inf the posterior does not exist: NaN. */
+static ALWAYS_INLINE vd softmax_lanes(double *a, ptrdiff_t K, ptrdiff_t stride) {
+    vd m = vload(a), s = vset(0.0);
+    for (ptrdiff_t k = 1; k < K; k++) m = vmax(m, vload(a + k * stride));
+    m = lse_shift(m);
+    for (ptrdiff_t k = 0; k < K; k++) {
+        vd e = vexp(vload(a + k * stride) - m);
+        vstore(a + k * stride, e);
+        s += e;
+    }
+    for (ptrdiff_t k = 0; k < K; k++) vstore(a + k * stride, vload(a + k * stride) / s);
+    return m + vlog(s);
+}
+
+#endif

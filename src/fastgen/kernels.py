@@ -1,0 +1,416 @@
+"""The functional layer: arrays in, arrays out, no estimator.
+
+For libraries that want the speed without the models. Everything is checked here, once; the compiled kernels below
+check nothing. NaN means a missing value everywhere, infinity in the data is an error.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastgen._kernels import _gaussian, _simd
+from fastgen._missing import incomplete_rows, patterns
+from fastgen._parallel import Body, run_chunks
+from fastgen._validation import (
+    Array,
+    Data,
+    as_data,
+    as_floats,
+    as_out,
+    as_parameters,
+    check_choice,
+    refuse_infinity,
+)
+from fastgen.errors import SingularCovarianceError
+
+__all__ = ["gaussian_log_density", "logsumexp", "precision_cholesky", "softmax"]
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+LOG_2PI = float(np.log(2 * np.pi))
+
+# Whitened means further apart than this many standard deviations are not subtracted after whitening but before:
+# the difference of two whitened numbers of size s has an error of s times the rounding unit.
+_WHITEN_UP_TO = 4096.0
+
+_FMAS_PER_NS = 6.0  # a cautious guess: decides only when to use threads
+_EXPS_PER_NS = 0.5
+
+
+class GaussianFactors(NamedTuple):
+    """Gaussians as the kernel reads them; layouts in ``_kernels/gaussian.h``."""
+
+    kind: int
+    means: Array
+    factors: Array
+    log_norm: Array
+    centre: Array
+    fmas_per_row: float
+
+
+def covariance_shape(covariance_type: str, K: int, d: int) -> tuple[int, ...]:
+    """Shape of the covariances (and precision factors) of K Gaussians of d features."""
+    return {"full": (K, d, d), "tied": (d, d), "diag": (K, d), "spherical": (K,)}[covariance_type]
+
+
+def _cholesky(covariance: Array, component: int, subject: str, remedy: str) -> Array:
+    """Lower Cholesky factor; refuses a matrix in which a column follows, up to rounding, from those before it."""
+    d = len(covariance)
+    variances = covariance.diagonal()
+
+    def refuse(reason: str) -> SingularCovarianceError:
+        return SingularCovarianceError(component, reason, subject, remedy)
+
+    if variances.min() <= 0:
+        j = int(variances.argmin())
+        raise refuse(f"the variance of column {j} is {variances[j]:.3g}")
+    # Scale to correlations first: what is singular must not depend on units.
+    scale = 1 / np.sqrt(variances)
+    correlations = covariance * scale * scale[:, None]
+    if not np.allclose(correlations, correlations.T, rtol=0, atol=1e-8):
+        raise ValueError(f"{subject} is not symmetric")
+    try:
+        factor = np.linalg.cholesky(correlations)
+    except np.linalg.LinAlgError:
+        smallest = np.linalg.eigvalsh(correlations)[0]
+        raise refuse(f"the smallest eigenvalue of its correlation matrix is {smallest:.3g}") from None
+    pivots = factor.diagonal() ** 2  # 1 - R^2 of each column given those before it
+    if pivots.min() <= 4 * d * np.finfo(np.float64).eps:
+        j = int(pivots.argmin())
+        raise refuse(f"column {j} is, up to rounding, a linear combination of the columns before it")
+    return np.asarray(factor / scale[:, None], dtype=np.float64)
+
+
+def precision_cholesky(
+    covariances: ArrayLike,
+    covariance_type: str = "full",
+    *,
+    subject: str = "covariances",
+    remedy: str = "Add a multiple of the identity to it.",
+) -> Array:
+    """Cholesky factors of the precisions (inverse covariances).
+
+    Full and tied: U, upper triangular, with inverse(covariance) = U U^T. Diagonal and spherical: 1 / sqrt(variance).
+
+    Parameters
+    ----------
+    covariances : array
+        Full (K, d, d), tied (d, d), diag (K, d), spherical (K,).
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    subject, remedy : str
+        What error messages call the covariances, and advise.
+
+    Returns
+    -------
+    array of the shape of ``covariances``
+
+    Raises
+    ------
+    fastgen.errors.SingularCovarianceError
+        One is not positive definite, or a column follows from others up to rounding (1 - R^2 below 4 d eps).
+
+    Notes
+    -----
+    O(K d^3) for full, O(d^3) for tied.
+    """
+    check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
+    array = np.ascontiguousarray(as_floats(covariances, "covariances"), dtype=np.float64)
+    ndim = len(covariance_shape(covariance_type, 1, 1))
+    if array.ndim != ndim or array.size == 0 or (ndim > 1 and covariance_type != "diag" and len({*array.shape[-2:]}) > 1):
+        raise ValueError(f"{covariance_type} covariances cannot have shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("covariances must be finite, but hold NaN or infinity")
+    if covariance_type in ("diag", "spherical"):
+        if array.min() <= 0:
+            where = np.unravel_index(int(array.argmin()), array.shape)
+            column = f" of column {where[1]}" if covariance_type == "diag" else ""
+            reason = f"the variance{column} is {array[where]:.3g}"
+            raise SingularCovarianceError(int(where[0]), reason, f"{subject}[{where[0]}]", remedy)
+        return np.asarray(1 / np.sqrt(array))
+    from scipy.linalg.lapack import dtrtri  # not at import: it would double the cost of `import fastgen.kernels`
+
+    matrices = array.reshape(-1, *array.shape[-2:])
+    result = np.empty_like(matrices)
+    for k, matrix in enumerate(matrices):
+        name = f"{subject}[{k}]" if covariance_type == "full" else subject
+        inverse, _ = dtrtri(_cholesky(matrix, k, name, remedy), lower=1)
+        result[k] = np.tril(inverse).T
+    return result.reshape(array.shape)
+
+
+def _pack(factors: Array) -> Array:
+    """Upper triangular (K, d, d) as the kernel walks them: per four columns, the rows down to the diagonal."""
+    K, d, _ = factors.shape
+    groups = [factors[:, : j + 4, j : j + 4].reshape(K, -1) for j in range(0, d, 4)]
+    return np.ascontiguousarray(np.concatenate(groups, axis=1))
+
+
+def prepare_gaussians(means: Array, factors: Array, covariance_type: str) -> GaussianFactors:
+    """Lay out means (K, d) and precision factors (`precision_cholesky`) for the kernel."""
+    K, d = means.shape
+    centre = np.zeros(d)
+    cost = float(K * d)
+    constant = -0.5 * d * LOG_2PI
+    if covariance_type == "spherical":
+        log_norm = constant + d * np.log(factors)
+        return GaussianFactors(_gaussian.SPHERICAL, means, factors[None], log_norm[None], centre, cost)
+    if covariance_type == "diag":
+        log_norm = constant + np.log(factors).sum(axis=1)
+        return GaussianFactors(_gaussian.DIAG, means, factors, log_norm[None], centre, 2 * cost)
+    log_norm = np.broadcast_to(constant + np.log(factors.diagonal(axis1=-2, axis2=-1)).sum(axis=-1), K)
+    log_norm = np.ascontiguousarray(log_norm[None])
+    triangle = 0.5 * d * (d + 1)
+    if covariance_type == "full":
+        return GaussianFactors(_gaussian.FULL, means, _pack(factors), log_norm, centre, K * triangle + cost)
+    packed = _pack(factors[None])
+    centre = means.mean(axis=0)
+    whitened = np.ascontiguousarray((means - centre) @ factors)
+    if np.abs(whitened).max() <= _WHITEN_UP_TO:
+        return GaussianFactors(_gaussian.TIED, whitened, packed, log_norm, centre, triangle + cost)
+    packed = np.repeat(packed, K, axis=0)
+    return GaussianFactors(_gaussian.FULL, means, packed, log_norm, centre, K * triangle + cost)
+
+
+def _run_density(prepared: GaussianFactors, X: Data, out: Data, n_threads: int | None) -> bool:
+    """Fill ``out`` (n, K); return whether X holds NaN or infinity (then those rows of ``out`` are NaN or worse)."""
+    n, d = X.shape
+    K = len(prepared.means)
+    kernel: Any = _gaussian.log_density_f32 if X.dtype == np.float32 else _gaussian.log_density_f64
+    kind, means, factors, log_norm, centre, fmas = prepared
+    bad = False
+
+    def make_body() -> Body:
+        work = np.empty(_gaussian.density_work_size(d, K))
+
+        def body(start: int, stop: int) -> None:
+            nonlocal bad
+            if kernel(kind, X[start:stop], means, factors, log_norm, centre, out[start:stop], work):
+                bad = True
+
+        return body
+
+    run_chunks(make_body, n, _gaussian.TILE, n * (fmas + d + 2 * K) / _FMAS_PER_NS, n_threads)
+    return bad
+
+
+def gaussian_log_density(
+    X: ArrayLike,
+    means: ArrayLike,
+    covariances: ArrayLike | None,
+    covariance_type: str = "full",
+    *,
+    precisions_cholesky: ArrayLike | None = None,
+    out: Data | None = None,
+    n_threads: int | None = None,
+) -> Data:
+    """Log-density of every sample under each of K Gaussians, in nats.
+
+    log N(x; mu, Sigma) = -1/2 (d log(2 pi) + log det Sigma + (x - mu)^T Sigma^-1 (x - mu)), with the quadratic
+    form as |U^T (x - mu)|^2, U U^T = Sigma^-1: x - mu is never expanded, so an offset costs no accuracy.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        float32 or float64 of any layout, which is not copied; other numbers become float64. NaN is a missing
+        value: the row's result is the log-density of its observed part (0 if nothing is observed).
+    means : array (K, d), or (d,) for one Gaussian
+    covariances : array, or None if ``precisions_cholesky`` is given
+        Full (K, d, d), tied (d, d), diag (K, d), spherical (K,). With means (d,), without the K axis.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    precisions_cholesky : array of the shape of ``covariances``, optional
+        What `precision_cholesky` returns, to save its cost in repeated calls. Covariances are then not looked at.
+    out : array (n, K), or (n,) for one Gaussian, optional
+        Where to put the result, of its dtype. Its contents are undefined after an error.
+    n_threads : int, optional
+        Default: see `fastgen.get_num_threads`. The result does not depend on it.
+
+    Returns
+    -------
+    array (n, K), or (n,) if means is (d,)
+        float32 if X is float32 (computed in float64 and rounded at the end), else float64.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape, infinity in X, or a parameter that is not finite.
+    TypeError
+        A dtype that would lose something.
+    fastgen.errors.SingularCovarianceError
+        A covariance is not positive definite.
+
+    Notes
+    -----
+    O(n K d^2) for full, O(n (d^2 + K d)) for tied, O(n K d) otherwise. Memory beyond X and the result: 16 d
+    + 8 K bytes times 32 for each thread. Rows with missing values cost a Cholesky factor for each distinct
+    pattern of missing columns (full and tied), and memory for the numbers of these rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgen.kernels import gaussian_log_density
+    >>> gaussian_log_density([[0.0, 0.0], [1.0, np.nan]], [0.0, 0.0], np.eye(2)).round(4)
+    array([-1.8379, -1.4189])
+    """
+    check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
+    data = as_data(X)
+    n, d = data.shape
+    one = np.ndim(means) == 1  # type: ignore[arg-type]
+    mean_array = as_floats(means, "means")
+    if mean_array.ndim not in (1, 2) or mean_array.shape[-1] != d or mean_array.size == 0:
+        raise ValueError(f"means must have shape (K, {d}) or ({d},) to match X, got {mean_array.shape}")
+    K = 1 if one else len(mean_array)
+    mean_array = as_parameters(mean_array.reshape(K, d), "means", (K, d))
+    shape = covariance_shape(covariance_type, K, d)
+    given = {"covariances": covariances, "precisions_cholesky": precisions_cholesky}
+    arrays: dict[str, Array] = {}
+    for name, value in given.items():
+        if value is not None:
+            outer_shape = shape[1:] if one and covariance_type != "tied" else shape
+            arrays[name] = as_parameters(value, name, outer_shape).reshape(shape)
+    if not arrays:
+        raise ValueError("give covariances or precisions_cholesky")
+    factors = arrays.get("precisions_cholesky")
+    if factors is None:
+        factors = precision_cholesky(arrays["covariances"], covariance_type)
+    else:
+        _check_factors(factors, covariance_type)
+    result = as_out(out, (n,) if one else (n, K), data.dtype)
+    _log_density(data, mean_array, factors, covariance_type, result[:, None] if one else result, n_threads)
+    return result
+
+
+def _check_factors(factors: Array, covariance_type: str) -> None:
+    triangular = covariance_type in ("full", "tied")
+    if triangular and np.tril(factors, -1).any():
+        raise ValueError("precisions_cholesky must be upper triangular: U with U U^T = inverse(covariance)")
+    if not (factors.diagonal(axis1=-2, axis2=-1) if triangular else factors).min() > 0:
+        raise ValueError("precisions_cholesky must have a positive diagonal")
+
+
+def _log_density(
+    X: Data, means: Array, factors: Array, covariance_type: str, out: Data, n_threads: int | None
+) -> None:
+    """`gaussian_log_density` of checked arrays, into ``out`` (n, K)."""
+    if not _run_density(prepare_gaussians(means, factors, covariance_type), X, out, n_threads):
+        return
+    refuse_infinity(X)
+    if covariance_type in ("diag", "spherical"):
+        if covariance_type == "spherical":
+            factors = np.ascontiguousarray(np.broadcast_to(factors[:, None], means.shape))
+        feature_norm = LOG_2PI - 2 * np.log(factors)
+        prepared = GaussianFactors(
+            _gaussian.DIAG_MISSING, means, factors, feature_norm, np.zeros(X.shape[1]), 2.0 * means.size
+        )
+        _run_density(prepared, X, out, n_threads)
+        return
+    covariances = covariances_of(factors)
+    for rows, observed in patterns(X, incomplete_rows(X)):
+        if not len(observed):
+            out[rows] = 0.0
+            continue
+        part = np.empty((len(rows), len(means)), X.dtype)
+        block = np.ix_(observed, observed)
+        prepared = prepare_gaussians(
+            np.ascontiguousarray(means[:, observed]),
+            precision_cholesky(covariances[(..., *block)], covariance_type),
+            covariance_type,
+        )
+        _run_density(prepared, X[np.ix_(rows, observed)], part, n_threads)
+        out[rows] = part
+
+
+def covariances_of(factors: Array) -> Array:
+    """Covariances (..., d, d) of upper triangular precision factors."""
+    from scipy.linalg.lapack import dtrtri
+
+    matrices = factors.reshape(-1, *factors.shape[-2:])
+    result = np.empty_like(matrices)
+    for k, factor in enumerate(matrices):
+        inverse, _ = dtrtri(factor)
+        inverse = np.triu(inverse)
+        result[k] = inverse.T @ inverse
+    return result.reshape(factors.shape)
+
+
+def _reduce_rows(a: ArrayLike, make: Callable[[Data], tuple[Data | None, Data | None]], n_threads: int | None) -> Any:
+    array = as_data(a, "a")
+    n, K = array.shape
+    lse, posterior = make(array)
+    kernel: Any = _simd.logsumexp_f32 if array.dtype == np.float32 else _simd.logsumexp_f64
+
+    def make_body() -> Body:
+        work = np.empty(K * _simd.TILE + 8)
+
+        def body(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            kernel(
+                array[rows], None if lse is None else lse[rows], None if posterior is None else posterior[rows], work
+            )
+
+        return body
+
+    run_chunks(make_body, n, _simd.TILE, n * K / _EXPS_PER_NS, n_threads)
+    return lse if posterior is None else posterior
+
+
+def logsumexp(a: ArrayLike, *, out: Data | None = None, n_threads: int | None = None) -> Data:
+    """log sum_k exp(a[i, k]) for every row i, without overflow.
+
+    Parameters
+    ----------
+    a : array (n, K)
+        float32 or float64 of any layout. A row of -inf gives -inf; NaN gives NaN.
+    out : array (n,), C-contiguous, optional
+        Where to put the result, of its dtype.
+    n_threads : int, optional
+        Default: see `fastgen.get_num_threads`.
+
+    Returns
+    -------
+    array (n,)
+        Within 4 ulp of the exact value of the largest term plus log(sum), for K up to thousands. O(n K).
+
+    Examples
+    --------
+    >>> from fastgen.kernels import logsumexp
+    >>> logsumexp([[-1000.0, -1000.0]]).round(4)
+    array([-999.3069])
+    """
+
+    def make(array: Data) -> tuple[Data, None]:
+        result = as_out(out, (len(array),), array.dtype)
+        if not result.flags.c_contiguous:
+            raise ValueError("out must be C-contiguous")
+        return result, None
+
+    result: Data = _reduce_rows(a, make, n_threads)
+    return result
+
+
+def softmax(a: ArrayLike, *, out: Data | None = None, n_threads: int | None = None) -> Data:
+    """exp(a[i, k]) / sum_k exp(a[i, k]): posterior probabilities from joint log-probabilities, row by row.
+
+    Parameters
+    ----------
+    a : array (n, K)
+        float32 or float64 of any layout. A row of -inf has no posterior and gives NaN.
+    out : array (n, K), optional
+        Where to put the result, of its dtype; may be ``a`` itself.
+    n_threads : int, optional
+        Default: see `fastgen.get_num_threads`.
+
+    Returns
+    -------
+    array (n, K)
+        Rows add up to 1 within rounding. O(n K).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgen.kernels import softmax
+    >>> softmax(np.log([[1.0, 3.0]])).round(4)
+    array([[0.25, 0.75]])
+    """
+    result: Data = _reduce_rows(a, lambda array: (None, as_out(out, array.shape, array.dtype)), n_threads)
+    return result
