@@ -54,32 +54,27 @@ def covariance_shape(covariance_type: str, K: int, d: int) -> tuple[int, ...]:
     return {"full": (K, d, d), "tied": (d, d), "diag": (K, d), "spherical": (K,)}[covariance_type]
 
 
-def _cholesky(covariance: Array, component: int, subject: str, remedy: str) -> Array:
-    """Lower Cholesky factor; refuses a matrix in which a column follows, up to rounding, from those before it."""
-    d = len(covariance)
-    variances = covariance.diagonal()
+def _precision_factor(covariance: Array, component: int, subject: str, remedy: str) -> Array:
+    """U, upper triangular, with inverse(covariance) = U U^T."""
 
     def refuse(reason: str) -> SingularCovarianceError:
         return SingularCovarianceError(component, reason, subject, remedy)
 
+    d = len(covariance)
+    variances = covariance.diagonal()
     if variances.min() <= 0:
         j = int(variances.argmin())
         raise refuse(f"the variance of column {j} is {variances[j]:.3g}")
-    # Scale to correlations first: what is singular must not depend on units.
-    scale = 1 / np.sqrt(variances)
-    correlations = covariance * scale * scale[:, None]
-    if not np.allclose(correlations, correlations.T, rtol=0, atol=1e-8):
+    sd = np.sqrt(variances)
+    if np.any(np.abs(covariance - covariance.T) > 1e-8 * sd * sd[:, None]):
         raise ValueError(f"{subject} is not symmetric")
-    try:
-        factor = np.linalg.cholesky(correlations)
-    except np.linalg.LinAlgError:
-        smallest = np.linalg.eigvalsh(correlations)[0]
-        raise refuse(f"the smallest eigenvalue of its correlation matrix is {smallest:.3g}") from None
-    pivots = factor.diagonal() ** 2  # 1 - R^2 of each column given those before it
-    if pivots.min() <= 4 * d * np.finfo(np.float64).eps:
-        j = int(pivots.argmin())
-        raise refuse(f"column {j} is, up to rounding, a linear combination of the columns before it")
-    return np.asarray(factor / scale[:, None], dtype=np.float64)
+    factor = np.triu(covariance)
+    # The pivots are 1 - R^2 of each column given those before it: what is singular does not depend on units.
+    column = _gaussian.cholesky(factor, 4 * d * np.finfo(np.float64).eps)
+    if column >= 0:
+        raise refuse(f"column {column} is, up to rounding, a linear combination of the columns before it, or worse")
+    _gaussian.inverse(factor, np.empty(d))
+    return factor
 
 
 def precision_cholesky(
@@ -128,15 +123,10 @@ def precision_cholesky(
             reason = f"the variance{column} is {array[where]:.3g}"
             raise SingularCovarianceError(int(where[0]), reason, f"{subject}[{where[0]}]", remedy)
         return np.asarray(1 / np.sqrt(array))
-    from scipy.linalg.lapack import dtrtri  # not at import: it would double the cost of `import fastgen.kernels`
-
     matrices = array.reshape(-1, *array.shape[-2:])
-    result = np.empty_like(matrices)
-    for k, matrix in enumerate(matrices):
-        name = f"{subject}[{k}]" if covariance_type == "full" else subject
-        inverse, _ = dtrtri(_cholesky(matrix, k, name, remedy), lower=1)
-        result[k] = np.tril(inverse).T
-    return result.reshape(array.shape)
+    names = [f"{subject}[{k}]" for k in range(len(matrices))] if covariance_type == "full" else [subject]
+    factors = [_precision_factor(matrix, k, names[k], remedy) for k, matrix in enumerate(matrices)]
+    return np.stack(factors).reshape(array.shape)
 
 
 def _pack(factors: Array) -> Array:
@@ -322,15 +312,10 @@ def _log_density(
 
 def covariances_of(factors: Array) -> Array:
     """Covariances (..., d, d) of upper triangular precision factors."""
-    from scipy.linalg.lapack import dtrtri
-
-    matrices = factors.reshape(-1, *factors.shape[-2:])
-    result = np.empty_like(matrices)
-    for k, factor in enumerate(matrices):
-        inverse, _ = dtrtri(factor)
-        inverse = np.triu(inverse)
-        result[k] = inverse.T @ inverse
-    return result.reshape(factors.shape)
+    roots = factors.reshape(-1, *factors.shape[-2:]).copy()
+    for root in roots:
+        _gaussian.inverse(root, np.empty(len(root)))
+    return (roots.mT @ roots).reshape(factors.shape)
 
 
 def _reduce_rows(a: ArrayLike, make: Callable[[Data], tuple[Data | None, Data | None]], n_threads: int | None) -> Any:

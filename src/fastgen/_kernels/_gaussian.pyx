@@ -37,6 +37,8 @@ cdef extern from "gaussian.h" nogil:
     Py_ssize_t moments_diag(const void* x, int single, Py_ssize_t n, Py_ssize_t d, Py_ssize_t row_stride,
                             Py_ssize_t column_stride, const double* w, Py_ssize_t w_stride, double* count,
                             double* mean, double* scatter, double* work)
+    Py_ssize_t cholesky_upper(double* A, Py_ssize_t d, double tolerance)
+    void invert_upper(double* R, Py_ssize_t d, double* row)
 
 TILE = _TILE
 BLOCK = _BLOCK
@@ -136,3 +138,21 @@ def moments_f32(bint full, const float[:, :] X, const double[:] w, double[::1] w
                 double[:, ::1] scatter, double[::1] work) -> int:
     """The same for float32, computed in float64."""
     return _moments[float](full, X, w, weight, mean, scatter, work)
+
+
+def cholesky(double[:, ::1] A, double tolerance) -> int:
+    """Upper triangle of A <- R with A = R^T R.
+
+    Returns the first column that is a linear combination of those before it, up to tolerance times its
+    variance, or -1.
+    """
+    cdef Py_ssize_t column
+    with nogil:
+        column = cholesky_upper(&A[0, 0], A.shape[0], tolerance)
+    return column
+
+
+def inverse(double[:, ::1] R, double[::1] work) -> None:
+    """Upper triangle of R <- that of its inverse. work: d doubles."""
+    with nogil:
+        invert_upper(&R[0, 0], R.shape[0], &work[0])

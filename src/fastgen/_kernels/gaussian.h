@@ -20,19 +20,18 @@ enum { FULL, TIED, DIAG, DIAG_MISSING, SPHERICAL };
 /* a[q] <- sum_{i <= j + q} U[i, j + q] z[i] for the W columns from j on, and SUB samples.
  * u: these columns, packed as (j + W) rows of W. Returns where the next columns begin. */
 static ALWAYS_INLINE const double *project(const double *z, ptrdiff_t j, const int W, const double *u, vd a[4][NV]) {
-    for (int q = 0; q < W; q++)
-        for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
+    UNROLL for (int q = 0; q < W; q++) UNROLL for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
     for (ptrdiff_t i = 0; i < j; i++, u += W) {
         vd x[NV];
-        for (int v = 0; v < NV; v++) x[v] = vload(z + i * TILE + v * VL);
-        for (int q = 0; q < W; q++)
-            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        UNROLL for (int v = 0; v < NV; v++) x[v] = in_register(vload(z + i * TILE + v * VL));
+        UNROLL for (int q = 0; q < W; q++)
+            UNROLL for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
     }
-    for (int i = 0; i < W; i++, u += W) {
+    UNROLL for (int i = 0; i < W; i++, u += W) {
         vd x[NV];
-        for (int v = 0; v < NV; v++) x[v] = vload(z + (j + i) * TILE + v * VL);
-        for (int q = i; q < W; q++)
-            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        UNROLL for (int v = 0; v < NV; v++) x[v] = in_register(vload(z + (j + i) * TILE + v * VL));
+        UNROLL for (int q = 0; q < W; q++)
+            if (q >= i) UNROLL for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
     }
     return u;
 }
@@ -42,8 +41,8 @@ static ALWAYS_INLINE const double *columns(const double *z, ptrdiff_t j, const i
                                            double *y) {
     vd a[4][NV];
     u = project(z, j, W, u, a);
-    for (int q = 0; q < W; q++)
-        for (int v = 0; v < NV; v++) {
+    UNROLL for (int q = 0; q < W; q++)
+        UNROLL for (int v = 0; v < NV; v++) {
             if (y)
                 vstore(y + (j + q) * TILE + v * VL, a[q][v]);
             else
@@ -52,10 +51,14 @@ static ALWAYS_INLINE const double *columns(const double *z, ptrdiff_t j, const i
     return u;
 }
 
-/* All columns of U^T z, for SUB samples. */
-static ALWAYS_INLINE void triangle(const double *z, ptrdiff_t d, const double *u, vd m[NV], double *y) {
+/* All columns of U^T z, for SUB samples; meanwhile the next tile is fetched, which otherwise waits for memory. */
+static ALWAYS_INLINE void triangle(const double *z, ptrdiff_t d, const double *u, vd m[NV], double *y,
+                                   const tile_source *next, ptrdiff_t s) {
     ptrdiff_t j = 0;
-    for (; j + 4 <= d; j += 4) u = columns(z, j, 4, u, m, y);
+    for (; j + 4 <= d; j += 4) {
+        if (next && j % 8 == 0) prefetch_columns(next, s, SUB, j, VMIN(8, d - j));
+        u = columns(z, j, 4, u, m, y);
+    }
     switch (d - j) {
     case 3: columns(z, j, 3, u, m, y); break;
     case 2: columns(z, j, 2, u, m, y); break;
@@ -87,7 +90,7 @@ static ALWAYS_INLINE void full_small(const double *x, const int d, const double 
 }
 
 static ALWAYS_INLINE void full_component(const double *x, ptrdiff_t d, const double *mean, const double *u, double norm,
-                                         double *z, double *out) {
+                                         double *z, double *out, const tile_source *next) {
     switch (d) {
     case 1: full_small(x, 1, mean, u, norm, out); return;
     case 2: full_small(x, 2, mean, u, norm, out); return;
@@ -98,7 +101,7 @@ static ALWAYS_INLINE void full_component(const double *x, ptrdiff_t d, const dou
     for (ptrdiff_t s = 0; s < TILE; s += SUB) {
         vd m[NV];
         for (int v = 0; v < NV; v++) m[v] = vset(0.0);
-        triangle(z + s, d, u, m, 0);
+        triangle(z + s, d, u, m, 0, next, s);
         for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(vset(-0.5), m[v], vset(norm)));
     }
 }
@@ -151,6 +154,8 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
     for (ptrdiff_t i = 0; i < n; i += TILE) {
         ptrdiff_t rows = VMIN(TILE, n - i);
         const char *xi = (const char *)x + i * row_stride * (ptrdiff_t)size;
+        const tile_source next = {xi + TILE * row_stride * (ptrdiff_t)size, row_stride * (ptrdiff_t)size,
+                                  column_stride * (ptrdiff_t)size};
         char *oi = (char *)out + i * out_row_stride * (ptrdiff_t)size;
         bad |= load_tile(xi, single, rows, d, row_stride, column_stride, t);
         /* A full tile of one component goes straight to the output. */
@@ -158,12 +163,12 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
         double *to = direct ? (double *)oi : lp;
         if (kind == TIED) {
             centre_tile(t, d, centre, z);
-            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, 0, t + s);
+            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, 0, t + s, &next, s);
         }
         for (ptrdiff_t k = 0; k < K; k++, to += TILE) {
             const double *mean = means + k * d;
             if (kind == FULL)
-                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to);
+                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to, k == 0 ? &next : 0);
             else if (kind == TIED)
                 diag_component(t, d, mean, 0, 0, 1.0, log_norm[k], to);
             else if (kind == DIAG)
@@ -368,5 +373,48 @@ static ALWAYS_INLINE ptrdiff_t moments_diag_rows(const void *x, const int single
     return infinite;
 }
 #undef Q
+
+/* ---- Factors -------------------------------------------------------------------------------------------------
+ *
+ * A few small triangular matrices per fit: not worth a BLAS, whose threads go on spinning beside our kernels for
+ * some 25 ms after each call. Every inner loop runs along a row, and no sum runs across lanes.
+ */
+
+/* The upper triangle of A <- R with A = R^T R. Returns the first column that is, up to tolerance * A_jj, a linear
+ * combination of those before it (also NaN), or -1. */
+static ptrdiff_t cholesky_upper(double *restrict A, ptrdiff_t d, double tolerance) {
+    for (ptrdiff_t j = 0; j < d; j++) {
+        /* R so far took sum_i<j R_ij^2 off A_jj: both together are its original value. */
+        double *Rj = A + j * d, taken = 0.0;
+        for (ptrdiff_t i = 0; i < j; i++) taken += A[i * d + j] * A[i * d + j];
+        if (!(Rj[j] > tolerance * (Rj[j] + taken))) return j;
+        const double root = sqrt(Rj[j]);
+        for (ptrdiff_t k = j; k < d; k++) Rj[k] /= root;
+        for (ptrdiff_t i = j + 1; i < d; i++) {
+            double *restrict Ri = A + i * d;
+            const double r = Rj[i];
+            for (ptrdiff_t k = i; k < d; k++) Ri[k] -= r * Rj[k];
+        }
+    }
+    return -1;
+}
+
+/* The upper triangle of R <- that of its inverse. row: d doubles of work space. */
+static void invert_upper(double *restrict R, ptrdiff_t d, double *restrict row) {
+    for (ptrdiff_t i = d - 1; i >= 0; i--) {
+        double *restrict Ri = R + i * d;
+        const double diagonal = 1.0 / Ri[i];
+        for (ptrdiff_t k = i + 1; k < d; k++) {
+            row[k] = Ri[k];
+            Ri[k] = 0.0;
+        }
+        for (ptrdiff_t k = i + 1; k < d; k++) {
+            const double *restrict Rk = R + k * d;
+            for (ptrdiff_t c = k; c < d; c++) Ri[c] += row[k] * Rk[c];
+        }
+        for (ptrdiff_t k = i + 1; k < d; k++) Ri[k] *= -diagonal;
+        Ri[i] = diagonal;
+    }
+}
 
 #endif

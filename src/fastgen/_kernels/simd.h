@@ -40,6 +40,9 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
+/* Arrays of vectors stay in registers only if the loops over them vanish early. */
+#define UNROLL _Pragma("GCC unroll 8")
+
 typedef double vd __attribute__((vector_size(VL * 8)));
 typedef int64_t vi __attribute__((vector_size(VL * 8)));
 /* For loads and stores at any address. */
@@ -48,6 +51,18 @@ typedef double vd_any __attribute__((vector_size(VL * 8), aligned(8), may_alias)
 static ALWAYS_INLINE vd vset(double x) { return VSET(x); }
 static ALWAYS_INLINE vd vload(const double *p) { return *(const vd_any *)p; }
 static ALWAYS_INLINE void vstore(double *p, vd x) { *(vd_any *)p = x; }
+
+/* x, which the compiler must now hold in a register: it would load it again for every use. */
+static ALWAYS_INLINE vd in_register(vd x) {
+#if VL == 8
+    __asm__("" : "+v"(x));
+#elif defined(__x86_64__)
+    __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(x));
+#endif
+    return x;
+}
 
 /* a * b + c: one rounding where the hardware has FMA, two in the x86-64 baseline. */
 static ALWAYS_INLINE vd vfma(vd a, vd b, vd c) {

@@ -69,6 +69,23 @@ static ALWAYS_INLINE void deinterleave(const double *x, vd *even, vd *odd) {
 #endif
 }
 
+/* Where a tile of X lies; strides in bytes. */
+typedef struct {
+    const char *x;
+    ptrdiff_t row, column;
+} tile_source;
+
+/* Fetch up to 8 columns from j on, of `rows` (a multiple of 8) rows from s on, into the L2 cache. */
+static ALWAYS_INLINE void prefetch_columns(const tile_source *t, ptrdiff_t s, ptrdiff_t rows, ptrdiff_t j,
+                                           ptrdiff_t columns) {
+    const char *x = t->x + s * t->row + j * t->column;
+    if (t->column <= 8)
+        for (ptrdiff_t r = 0; r < rows; r++) __builtin_prefetch(x + r * t->row, 0, 2);
+    else
+        for (ptrdiff_t q = 0; q < columns; q++)
+            for (ptrdiff_t r = 0; r < rows; r += 8) __builtin_prefetch(x + q * t->column + r * t->row, 0, 2);
+}
+
 /* t[j * TILE + s] <- X[s, j] for `rows` <= TILE samples; samples that are not there are 0.
  * Returns whether any element is NaN or infinite. */
 static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d,
@@ -76,19 +93,18 @@ static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t ro
     vd bad = vset(0.0); /* x * 0 is NaN for NaN and inf, and NaN stays */
     const vd zero = vset(0.0);
     if (rows == TILE && column_stride == 1 && d >= 4) {
-        for (ptrdiff_t j = 0; j < d; j += 4) {
-            if (j + 4 > d) j = d - 4; /* the last four overlap those before: nothing is read past a row */
-            for (ptrdiff_t s = 0; s < TILE; s += VL) {
+        for (ptrdiff_t s = 0; s < TILE; s += VL)
+            for (ptrdiff_t j = 0; j < d; j += 4) {
+                if (j + 4 > d) j = d - 4; /* the last four overlap those before: nothing is read past a row */
                 v4d row[VL];
                 vd c[4];
-                for (int i = 0; i < VL; i++) row[i] = four(x, (s + i) * row_stride + j, single);
+                UNROLL for (int i = 0; i < VL; i++) row[i] = four(x, (s + i) * row_stride + j, single);
                 transpose_in(row, c);
-                for (int q = 0; q < 4; q++) {
+                UNROLL for (int q = 0; q < 4; q++) {
                     bad = vfma(c[q], zero, bad);
                     vstore(t + (j + q) * TILE + s, c[q]);
                 }
             }
-        }
     } else if (!single && rows == TILE && d == 2 && column_stride == 1 && row_stride == 2) {
         for (ptrdiff_t s = 0; s < TILE; s += VL) {
             vd even, odd;
