@@ -166,7 +166,9 @@ def _run_density(prepared: GaussianFactors, X: Data, out: Data, n_threads: int |
     """Fill ``out`` (n, K); return whether X holds NaN or infinity (then those rows of ``out`` are NaN or worse)."""
     n, d = X.shape
     K = len(prepared.means)
-    kernel: Any = _gaussian.log_density_f32 if X.dtype == np.float32 else _gaussian.log_density_f64
+    kernel: Any = _gaussian.log_density_f64
+    if X.dtype == np.float32:
+        kernel = _gaussian.log_density_f32 if out.dtype == np.float32 else _gaussian.log_density_f32_f64
     kind, means, factors, log_norm, centre, fmas = prepared
     bad = False
 
@@ -211,7 +213,7 @@ def gaussian_log_density(
     precisions_cholesky : array of the shape of ``covariances``, optional
         What `precision_cholesky` returns, to save its cost in repeated calls. Covariances are then not looked at.
     out : array (n, K), or (n,) for one Gaussian, optional
-        Where to put the result, of its dtype. Its contents are undefined after an error.
+        Where to put the result; of its dtype, or float64. Its contents are undefined after an error.
     n_threads : int, optional
         Default: see `fastgen.get_num_threads`. The result does not depend on it.
 
@@ -265,7 +267,8 @@ def gaussian_log_density(
         factors = precision_cholesky(arrays["covariances"], covariance_type)
     else:
         _check_factors(factors, covariance_type)
-    result = as_out(out, (n,) if one else (n, K), data.dtype)
+    dtype = np.dtype(np.float64) if getattr(out, "dtype", None) == np.float64 else data.dtype
+    result = as_out(out, (n,) if one else (n, K), dtype)
     _log_density(data, mean_array, factors, covariance_type, result[:, None] if one else result, n_threads)
     return result
 
@@ -299,7 +302,7 @@ def _log_density(
         if not len(observed):
             out[rows] = 0.0
             continue
-        part = np.empty((len(rows), len(means)), X.dtype)
+        part = np.empty((len(rows), len(means)), out.dtype)
         block = np.ix_(observed, observed)
         prepared = prepare_gaussians(
             np.ascontiguousarray(means[:, observed]),

@@ -1,6 +1,7 @@
 # Gaussian log-density for cimport (`from fastgen cimport ...`). Allocates nothing, never raises, needs no GIL.
 # The Python function fastgen.kernels.gaussian_log_density prepares `factors` and `log_norm`; gaussian.h has
-# their layout. Strides count elements. `single`: X and out are float32, otherwise float64.
+# their layout. Strides count elements. `single`, `out_single`: float32,
+# otherwise float64.
 
 cdef enum GaussianKind:
     GAUSSIAN_FULL = 0
@@ -17,5 +18,5 @@ cdef int gaussian_log_density(int kind, const void* X, bint single, Py_ssize_t n
                               Py_ssize_t row_stride, Py_ssize_t column_stride, Py_ssize_t K,
                               const double* means, const double* factors, Py_ssize_t factor_size,
                               const double* log_norm, const double* centre, void* out,
-                              Py_ssize_t out_row_stride, Py_ssize_t out_column_stride,
+                              bint out_single, Py_ssize_t out_row_stride, Py_ssize_t out_column_stride,
                               double* work) noexcept nogil

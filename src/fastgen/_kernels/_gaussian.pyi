@@ -33,6 +33,16 @@ def log_density_f32(
     out: NDArray[np.float32],
     work: Array,
 ) -> int: ...
+def log_density_f32_f64(
+    kind: int,
+    X: NDArray[np.float32],
+    means: Array,
+    factors: Array,
+    log_norm: Array,
+    centre: Array,
+    out: Array,
+    work: Array,
+) -> int: ...
 def moments_f64(
     full: bool,
     X: Array,

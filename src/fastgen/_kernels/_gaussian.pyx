@@ -30,7 +30,7 @@ cdef extern from "gaussian.h" nogil:
     int log_density(int kind, const void* x, int single, Py_ssize_t n, Py_ssize_t d, Py_ssize_t row_stride,
                     Py_ssize_t column_stride, Py_ssize_t K, const double* means, const double* factors,
                     Py_ssize_t factor_size, const double* log_norm, const double* centre, void* out,
-                    Py_ssize_t out_row_stride, Py_ssize_t out_column_stride, double* work)
+                    int out_single, Py_ssize_t out_row_stride, Py_ssize_t out_column_stride, double* work)
     Py_ssize_t moments_full(const void* x, int single, Py_ssize_t n, Py_ssize_t d, Py_ssize_t row_stride,
                             Py_ssize_t column_stride, const double* w, Py_ssize_t w_stride, double* weight,
                             double* mean, double* scatter, double* work)
@@ -52,6 +52,10 @@ ctypedef fused real:
     float
     double
 
+ctypedef fused result:
+    float
+    double
+
 
 cdef Py_ssize_t gaussian_work_size(Py_ssize_t d, Py_ssize_t K) noexcept nogil:
     return log_density_work_size(d, K)
@@ -61,10 +65,10 @@ cdef int gaussian_log_density(int kind, const void* X, bint single, Py_ssize_t n
                               Py_ssize_t row_stride, Py_ssize_t column_stride, Py_ssize_t K,
                               const double* means, const double* factors, Py_ssize_t factor_size,
                               const double* log_norm, const double* centre, void* out,
-                              Py_ssize_t out_row_stride, Py_ssize_t out_column_stride,
+                              bint out_single, Py_ssize_t out_row_stride, Py_ssize_t out_column_stride,
                               double* work) noexcept nogil:
     return log_density(kind, X, single, n, d, row_stride, column_stride, K, means, factors, factor_size,
-                       log_norm, centre, out, out_row_stride, out_column_stride, work)
+                       log_norm, centre, out, out_single, out_row_stride, out_column_stride, work)
 
 
 def density_work_size(Py_ssize_t d, Py_ssize_t K) -> int:
@@ -78,15 +82,15 @@ def moment_work_size(Py_ssize_t d, bint full) -> int:
 
 
 cdef int _density(int kind, const real[:, :] X, const double[:, ::1] means, const double[:, ::1] factors,
-                  const double[:, ::1] log_norm, const double[::1] centre, real[:, :] out,
+                  const double[:, ::1] log_norm, const double[::1] centre, result[:, :] out,
                   double[::1] work) noexcept:
-    cdef Py_ssize_t size = sizeof(real)
+    cdef Py_ssize_t size = sizeof(real), out_size = sizeof(result)
     cdef int bad
     with nogil:
         bad = log_density(kind, &X[0, 0], real is float, X.shape[0], X.shape[1], X.strides[0] // size,
                           X.strides[1] // size, means.shape[0], &means[0, 0], &factors[0, 0],
-                          factors.shape[1], &log_norm[0, 0], &centre[0], &out[0, 0],
-                          out.strides[0] // size, out.strides[1] // size, &work[0])
+                          factors.shape[1], &log_norm[0, 0], &centre[0], &out[0, 0], result is float,
+                          out.strides[0] // out_size, out.strides[1] // out_size, &work[0])
     return bad
 
 
@@ -94,14 +98,21 @@ def log_density_f64(int kind, const double[:, :] X, const double[:, ::1] means, 
                     const double[:, ::1] log_norm, const double[::1] centre, double[:, :] out,
                     double[::1] work) -> int:
     """out[i, k] <- log N(X[i]; component k); 1 if X holds NaN or inf, else 0. Layouts: gaussian.h."""
-    return _density[double](kind, X, means, factors, log_norm, centre, out, work)
+    return _density[double, double](kind, X, means, factors, log_norm, centre, out, work)
 
 
 def log_density_f32(int kind, const float[:, :] X, const double[:, ::1] means, const double[:, ::1] factors,
                     const double[:, ::1] log_norm, const double[::1] centre, float[:, :] out,
                     double[::1] work) -> int:
     """The same for float32, computed in float64."""
-    return _density[float](kind, X, means, factors, log_norm, centre, out, work)
+    return _density[float, float](kind, X, means, factors, log_norm, centre, out, work)
+
+
+def log_density_f32_f64(int kind, const float[:, :] X, const double[:, ::1] means,
+                        const double[:, ::1] factors, const double[:, ::1] log_norm,
+                        const double[::1] centre, double[:, :] out, double[::1] work) -> int:
+    """The same for float32 data and a float64 result."""
+    return _density[float, double](kind, X, means, factors, log_norm, centre, out, work)
 
 
 cdef Py_ssize_t _moments(bint full, const real[:, :] X, const double[:] w, double[::1] weight,

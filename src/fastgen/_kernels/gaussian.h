@@ -146,20 +146,20 @@ static inline ptrdiff_t log_density_work_size(ptrdiff_t d, ptrdiff_t K) { return
 static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
                                            ptrdiff_t row_stride, ptrdiff_t column_stride, ptrdiff_t K,
                                            const double *means, const double *factors, ptrdiff_t factor_size,
-                                           const double *log_norm, const double *centre, void *out,
+                                           const double *log_norm, const double *centre, void *out, int out_single,
                                            ptrdiff_t out_row_stride, ptrdiff_t out_column_stride, double *work) {
     double *t = aligned(work), *z = t + d * TILE, *lp = z + d * TILE;
     int bad = 0;
-    const size_t size = single ? sizeof(float) : sizeof(double);
+    const ptrdiff_t size = single ? sizeof(float) : sizeof(double);
+    const ptrdiff_t out_size = out_single ? sizeof(float) : sizeof(double);
     for (ptrdiff_t i = 0; i < n; i += TILE) {
         ptrdiff_t rows = VMIN(TILE, n - i);
-        const char *xi = (const char *)x + i * row_stride * (ptrdiff_t)size;
-        const tile_source next = {xi + TILE * row_stride * (ptrdiff_t)size, row_stride * (ptrdiff_t)size,
-                                  column_stride * (ptrdiff_t)size};
-        char *oi = (char *)out + i * out_row_stride * (ptrdiff_t)size;
+        const char *xi = (const char *)x + i * row_stride * size;
+        const tile_source next = {xi + TILE * row_stride * size, row_stride * size, column_stride * size};
+        char *oi = (char *)out + i * out_row_stride * out_size;
         bad |= load_tile(xi, single, rows, d, row_stride, column_stride, t);
         /* A full tile of one component goes straight to the output. */
-        int direct = !single && K == 1 && out_row_stride == 1 && rows == TILE;
+        int direct = !out_single && K == 1 && out_row_stride == 1 && rows == TILE;
         double *to = direct ? (double *)oi : lp;
         if (kind == TIED) {
             centre_tile(t, d, centre, z);
@@ -178,21 +178,23 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
             else
                 diag_component(t, d, mean, 0, 0, factors[k], log_norm[k], to);
         }
-        if (!direct) store_tile(lp, rows, K, oi, single, out_row_stride, out_column_stride);
+        if (!direct) store_tile(lp, rows, K, oi, out_single, out_row_stride, out_column_stride);
     }
     return bad;
 }
 
-#define LOG_DENSITY(kind)                                                                                              \
-    case kind:                                                                                                         \
-        return single ? log_density_tiles(kind, x, 1, n, d, row_stride, column_stride, K, means, factors, factor_size, \
-                                          log_norm, centre, out, out_row_stride, out_column_stride, work)              \
-                      : log_density_tiles(kind, x, 0, n, d, row_stride, column_stride, K, means, factors, factor_size, \
-                                          log_norm, centre, out, out_row_stride, out_column_stride, work)
+#define LOG_DENSITY(kind)                                                                                             \
+    case kind:                                                                                                        \
+        return single ? log_density_tiles(kind, x, 1, n, d, row_stride, column_stride, K, means, factors,             \
+                                          factor_size, log_norm, centre, out, out_single, out_row_stride,             \
+                                          out_column_stride, work)                                                    \
+                      : log_density_tiles(kind, x, 0, n, d, row_stride, column_stride, K, means, factors,             \
+                                          factor_size, log_norm, centre, out, out_single, out_row_stride,             \
+                                          out_column_stride, work)
 
 static int log_density(int kind, const void *x, int single, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride,
                        ptrdiff_t column_stride, ptrdiff_t K, const double *means, const double *factors,
-                       ptrdiff_t factor_size, const double *log_norm, const double *centre, void *out,
+                       ptrdiff_t factor_size, const double *log_norm, const double *centre, void *out, int out_single,
                        ptrdiff_t out_row_stride, ptrdiff_t out_column_stride, double *work) {
     switch (kind) {
         LOG_DENSITY(FULL);

@@ -1,1 +1,10 @@
+"""Families: what one observation looks like, p(x | z), for K components at once.
 
+A structure (one density, mixture, hidden Markov chain, class label) takes any family. A family is a value: fitting
+returns a new one, and an old one never changes.
+"""
+
+from fastgen.families._base import Family, Statistics
+from fastgen.families.gaussian import Gaussian
+
+__all__ = ["Family", "Gaussian", "Statistics"]

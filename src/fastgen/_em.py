@@ -1,0 +1,79 @@
+"""The one EM driver: iterate, keep the history of the objective, say why it stopped.
+
+Every structure brings an E-step: parameters -> (objective, statistics). The objective is what the M-step maximises, per
+unit of weight: the log-likelihood, with the logarithm of the prior where there is one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastgen._validation import Array, Data
+from fastgen.families._base import Family
+
+EStep = Callable[[Any], tuple[float, Any]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit ended with."""
+
+    family: Any
+    """The parameters."""
+    statistics: Any
+    """Statistics under these parameters."""
+    history: tuple[float, ...]
+    """Objective of the start and after each iteration; the last is that of ``family``. Empty for a closed form."""
+    stop_reason: str
+    """``closed form``, ``converged``, ``max_iter``, or ``decreased``: the objective fell by more than rounding."""
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations that were made."""
+        return max(1, len(self.history) - 1)
+
+
+def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter: int) -> Fit:
+    """Alternate E- and M-steps until the objective gains less than ``tol``.
+
+    ``family`` has the starting parameters. What is returned is the best that was seen, with its own objective.
+    """
+    objective, statistics = e_step(family)
+    history = [objective]
+    reason = "max_iter"
+    for _ in range(max_iter):
+        candidate = family.maximise(statistics)
+        value, its_statistics = e_step(candidate)
+        if value < objective - 1e-10 * max(1.0, abs(objective)):
+            reason = "decreased"
+            break
+        gain, objective, family, statistics = value - objective, value, candidate, its_statistics
+        history.append(objective)
+        if gain <= tol:
+            reason = "converged"
+            break
+    return Fit(family, statistics, tuple(history), reason)
+
+
+def fit_labelled(
+    family: Family, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int
+) -> Fit:
+    """Fit one component to each group (X, weights): in closed form, by EM if values are missing."""
+    parts = [family.statistics(X, weights) for X, weights in groups]
+    statistics = type(parts[0]).stack(parts)
+    start = family.maximise(statistics)
+    if statistics.complete:
+        return Fit(start, statistics, (), "closed form")
+    total = sum(len(X) if weights is None else float(weights.sum()) for X, weights in groups)
+
+    def e_step(current: Family) -> tuple[float, Any]:
+        log_likelihood, parts = 0.0, []
+        for k, (X, weights) in enumerate(groups):
+            component = current.select([k])
+            log_density = component.log_density(X)[:, 0]
+            log_likelihood += float(log_density.sum() if weights is None else weights @ log_density)
+            parts.append(component.statistics(X, weights))
+        statistics = type(parts[0]).stack(parts)
+        return (log_likelihood + current.penalty(statistics)) / total, statistics
+
+    return expectation_maximisation(start, e_step, tol=tol, max_iter=max_iter)

@@ -1,0 +1,534 @@
+"""Multivariate Gaussians: full, tied, diagonal or spherical covariance.
+
+Fit. The statistics are weight, mean and centred scatter of each component; the maximum likelihood estimate is
+covariance = scatter / weight (+ reg_covar on the diagonal).
+
+Missing values, full and tied: the E-step replaces a missing part x_m by its conditional mean given the observed part
+x_o, and adds its conditional covariance to the scatter (Little & Rubin, *Statistical Analysis with Missing Data*,
+sec. 11.2). Diagonal and spherical: columns are independent, so each has its own weight and nothing is filled in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgen._kernels import _gaussian
+from fastgen._missing import Index, incomplete_rows, patterns
+from fastgen._parallel import Body, run_chunks, segments
+from fastgen._validation import (
+    Array,
+    Data,
+    as_data,
+    as_floats,
+    as_parameters,
+    as_weights,
+    check_choice,
+    refuse_infinity,
+)
+from fastgen.errors import SingularCovarianceError
+from fastgen.kernels import (
+    COVARIANCE_TYPES,
+    covariance_shape,
+    covariances_of,
+    gaussian_log_density,
+    precision_cholesky,
+)
+
+_REMEDY = "Increase reg_covar, use more samples, or a simpler covariance_type."
+
+
+@dataclass(frozen=True, eq=False)
+class FullStatistics:
+    """Weight, mean and centred scatter sum w (x - mean)(x - mean)^T of K components.
+
+    Merged by the exact shift formula (Chan, Golub & LeVeque 1983), so an offset of the data costs no accuracy.
+    """
+
+    weight: Array
+    """(K,)"""
+    mean: Array
+    """(K, d); 0 where the weight is 0."""
+    scatter: Array
+    """(K, d, d)"""
+    complete: bool = True
+    """Whether they follow from the data alone, without parameters that filled in missing values."""
+
+    def __add__(self, other: "FullStatistics") -> "FullStatistics":
+        weight, share, delta = _merge(self.weight, self.mean, other.weight, other.mean)
+        return FullStatistics(
+            weight,
+            self.mean + delta * share[:, None],
+            self.scatter
+            + other.scatter
+            + (self.weight * share)[:, None, None] * delta[:, :, None] * delta[:, None, :],
+            self.complete and other.complete,
+        )
+
+    @classmethod
+    def stack(cls, parts: "Sequence[FullStatistics]") -> "FullStatistics":
+        """Statistics of several families' components, as those of one family."""
+        return cls(
+            np.concatenate([part.weight for part in parts]),
+            np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.scatter for part in parts]),
+            all(part.complete for part in parts),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalStatistics:
+    """The same column by column: each counts what is observed of it."""
+
+    weight: Array
+    """(K,) total weight of the rows"""
+    count: Array
+    """(K, d) total weight of the rows in which the column is observed"""
+    mean: Array
+    """(K, d)"""
+    scatter: Array
+    """(K, d): sum w (x - mean)^2"""
+
+    complete = True
+
+    def __add__(self, other: "DiagonalStatistics") -> "DiagonalStatistics":
+        count, share, delta = _merge(self.count, self.mean, other.count, other.mean)
+        return DiagonalStatistics(
+            self.weight + other.weight,
+            count,
+            self.mean + delta * share,
+            self.scatter + other.scatter + self.count * share * delta * delta,
+        )
+
+    @classmethod
+    def stack(cls, parts: "Sequence[DiagonalStatistics]") -> "DiagonalStatistics":
+        """Statistics of several families' components, as those of one family."""
+        return cls(
+            np.concatenate([part.weight for part in parts]),
+            np.concatenate([part.count for part in parts]),
+            np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.scatter for part in parts]),
+        )
+
+
+def _merge(weight: Array, mean: Array, other_weight: Array, other_mean: Array) -> tuple[Array, Array, Array]:
+    """Total weight, the other's share in it, and the way from one mean to the other's."""
+    if mean.shape != other_mean.shape:
+        raise ValueError(f"statistics of shapes {mean.shape} and {other_mean.shape} cannot be merged")
+    total = weight + other_weight
+    share = np.divide(other_weight, total, out=np.zeros_like(total), where=total > 0)
+    return total, share, other_mean - mean
+
+
+def _moments(
+    X: Data, weights: Array | None, full: bool, n_threads: int | None
+) -> tuple[FullStatistics | DiagonalStatistics, int]:
+    """Statistics of one component, and what the kernel found: rows left out (full), columns with inf (otherwise)."""
+    n, d = X.shape
+    kernel: Any = _gaussian.moments_f32 if X.dtype == np.float32 else _gaussian.moments_f64
+    size = d if full else 1
+    cuts = segments(n, _gaussian.BLOCK, 8 * d * (size + 3))
+    counts = np.zeros((len(cuts), 1 if full else d))
+    means = np.zeros((len(cuts), 2, d))
+    scatters = np.zeros((len(cuts), size, d))
+    found = np.zeros(len(cuts), np.intp)
+
+    def make_body() -> Body:
+        work = np.empty(_gaussian.moment_work_size(d, full))
+
+        def body(first: int, last: int) -> None:
+            for i in range(first, last):
+                start, stop = cuts[i]
+                part = None if weights is None else weights[start:stop]
+                found[i] = kernel(full, X[start:stop], part, counts[i], means[i], scatters[i], work)
+
+        return body
+
+    run_chunks(make_body, len(cuts), 1, n * d * (0.5 * size + 2) / 6, n_threads)
+    total: Any = None
+    for count, mean, scatter in zip(counts, means, scatters, strict=True):
+        centre = (mean[0] + mean[1])[None]
+        if full:
+            symmetric = scatter + np.triu(scatter, 1).T
+            part: Any = FullStatistics(count, centre, symmetric[None])
+        else:
+            part = DiagonalStatistics(np.zeros(1), count[None], centre, scatter)
+        total = part if total is None else total + part
+    if not full:
+        weight = float(n) if weights is None else weights.sum()
+        total = DiagonalStatistics(np.array([weight]), total.count, total.mean, total.scatter)
+    return total, int(found.sum())
+
+
+def regression(covariance: Array, observed: Index, missing: Index) -> tuple[Array, Array]:
+    """Coefficients B^T (o, m) and residual covariance (m, m) of the missing given the observed columns.
+
+    x_m | x_o ~ N(mu_m + B (x_o - mu_o), Sigma_mm - B Sigma_om), B = Sigma_mo Sigma_oo^-1.
+    """
+    residual = covariance[np.ix_(missing, missing)]
+    if not len(observed):
+        return np.zeros((0, len(missing))), residual
+    U = precision_cholesky(covariance[np.ix_(observed, observed)], "tied")
+    half = U.T @ covariance[np.ix_(observed, missing)]
+    return U @ half, residual - half.T @ half
+
+
+class Gaussian:
+    """K Gaussians: the family.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    reg_covar : float, not negative
+        Added to the diagonal of fitted covariances: the fit then maximises the log-likelihood minus
+        ``reg_covar / 2 * weight * trace(inverse(covariance))``, as if each sample were known up to that variance.
+    means : array (K, d), optional
+    covariances : array, optional
+        Full (K, d, d), tied (d, d), diag (K, d), spherical (K,). Given together with ``means``, or not at all.
+
+    Raises
+    ------
+    fastgen.errors.SingularCovarianceError
+        A covariance is not positive definite.
+    """
+
+    def __init__(
+        self,
+        covariance_type: str = "full",
+        reg_covar: float = 0.0,
+        *,
+        means: ArrayLike | None = None,
+        covariances: ArrayLike | None = None,
+    ) -> None:
+        check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
+        if not np.isfinite(reg_covar) or reg_covar < 0:
+            raise ValueError(f"reg_covar must be finite and not negative, got {reg_covar}")
+        if (means is None) != (covariances is None):
+            raise ValueError("give both means and covariances, or neither")
+        self.covariance_type = covariance_type
+        self.reg_covar = float(reg_covar)
+        self._means: Array | None = None
+        if means is not None and covariances is not None:
+            array = as_floats(means, "means")
+            if array.ndim != 2 or 0 in array.shape:
+                raise ValueError(f"means must have shape (K, d), got {array.shape}")
+            self._means = as_parameters(array, "means", array.shape)
+            shape = covariance_shape(covariance_type, *array.shape)
+            self._covariances = as_parameters(covariances, "covariances", shape)
+            self._factors = precision_cholesky(self._covariances, covariance_type, remedy=_REMEDY)
+
+    def __repr__(self) -> str:
+        size = "" if self._means is None else f", {self._means.shape[0]} components, {self._means.shape[1]} features"
+        return f"families.Gaussian({self.covariance_type!r}, reg_covar={self.reg_covar:g}{size})"
+
+    @property
+    def means(self) -> Array:
+        """Means, (K, d)."""
+        if self._means is None:
+            raise AttributeError("this family has no parameters yet: give it means and covariances, or fit it")
+        return self._means
+
+    @property
+    def covariances(self) -> Array:
+        """Covariances: full (K, d, d), tied (d, d), diag (K, d), spherical (K,)."""
+        self.means  # noqa: B018 - raises if there are no parameters
+        return self._covariances
+
+    @property
+    def precisions_cholesky(self) -> Array:
+        """Factors U of the precisions U U^T, in the shape of `covariances`."""
+        self.means  # noqa: B018
+        return self._factors
+
+    @property
+    def n_components(self) -> int:
+        """K."""
+        return self.means.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        return self.means.shape[1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: means, and the distinct elements of the covariances."""
+        K, d = self.means.shape
+        triangle = d * (d + 1) // 2
+        return K * d + {"full": K * triangle, "tied": triangle, "diag": K * d, "spherical": K}[self.covariance_type]
+
+    def covariance_matrix(self, component: int) -> Array:
+        """Covariance of one component as a matrix (d, d), whatever the type."""
+        covariances = self.covariances
+        if self.covariance_type == "tied":
+            return covariances
+        if self.covariance_type == "full":
+            return cast(Array, covariances[component])
+        return np.diag(np.broadcast_to(covariances[component], self.n_features))
+
+    def log_density(self, X: ArrayLike, *, out: Data | None = None, n_threads: int | None = None) -> Data:
+        """Log-density of each sample under each component; of its observed part where cells are NaN.
+
+        See `fastgen.kernels.gaussian_log_density`.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        out : array (n, K), optional
+        n_threads : int, optional
+
+        Returns
+        -------
+        array (n, K), in nats
+        """
+        return gaussian_log_density(
+            X,
+            self.means,
+            None,
+            self.covariance_type,
+            precisions_cholesky=self.precisions_cholesky,
+            out=out,
+            n_threads=n_threads,
+        )
+
+    def statistics(
+        self, X: ArrayLike, weights: ArrayLike | None = None, *, n_threads: int | None = None
+    ) -> FullStatistics | DiagonalStatistics:
+        """Sufficient statistics of a block of data.
+
+        Parameters
+        ----------
+        X : array (n, d)
+            NaN: full and tied covariances need parameters to fill it in; a family that has none yet starts from
+            the means and variances of the observed cells. Rows without any observed cell do not count.
+        weights : array (n, K), or (n,) for one component, optional
+            Default: one component, all ones.
+        n_threads : int, optional
+            The result does not depend on it.
+
+        Returns
+        -------
+        FullStatistics (full, tied) or DiagonalStatistics (diag, spherical)
+            O(n K d^2) and O(n K d).
+        """
+        data = as_data(X, n_features=None if self._means is None else self._means.shape[1])
+        if weights is not None:
+            weights = as_floats(weights, "weights")
+            if weights.ndim == 2:
+                if weights.shape[0] != len(data) or not np.isfinite(weights).all() or weights.min() < 0:
+                    raise ValueError(f"weights must be (n, K), finite and not negative, got shape {weights.shape}")
+                columns = [np.asarray(weights[:, k], np.float64) for k in range(weights.shape[1])]
+                parts: list[Any] = [self._statistics(data, w, k, n_threads) for k, w in enumerate(columns)]
+                return cast("FullStatistics | DiagonalStatistics", type(parts[0]).stack(parts))
+        return self._statistics(data, as_weights(weights, len(data), "weights"), 0, n_threads)
+
+    def _statistics(
+        self, X: Data, weights: Array | None, component: int, n_threads: int | None
+    ) -> FullStatistics | DiagonalStatistics:
+        full = self.covariance_type in ("full", "tied")
+        statistics, found = _moments(X, weights, full, n_threads)
+        if not found:
+            return statistics
+        refuse_infinity(X)
+        if not isinstance(statistics, FullStatistics):
+            raise AssertionError("only an infinity can have been found")
+        if self._means is None:
+            available = cast(DiagonalStatistics, _moments(X, weights, False, n_threads)[0])
+            _refuse_unobserved(available.count)
+            variances = available.scatter[0] / available.count[0] + self.reg_covar
+            if variances.min() <= 0:
+                variances = np.where(variances > 0, variances, 1.0)  # a start: EM finds what it must be
+            return Gaussian("full", means=available.mean, covariances=[np.diag(variances)])._filled(
+                X, weights, 0, statistics, n_threads
+            )
+        return self._filled(X, weights, component, statistics, n_threads)
+
+    def _filled(
+        self, X: Data, weights: Array | None, component: int, statistics: FullStatistics, n_threads: int | None
+    ) -> FullStatistics:
+        """Add what is expected of the incomplete rows to the statistics of the complete ones."""
+        rows = incomplete_rows(X)
+        rows = rows[~np.isnan(X[rows]).all(axis=1)]
+        if not len(rows):
+            return FullStatistics(statistics.weight, statistics.mean, statistics.scatter, complete=True)
+        filled, extra = self._expect(X, rows, component, weights)
+        part, _ = _moments(filled, None if weights is None else weights[rows], True, n_threads)
+        assert isinstance(part, FullStatistics)
+        part = FullStatistics(part.weight, part.mean, part.scatter + extra, complete=False)
+        return statistics + part
+
+    def _expect(self, X: Data, rows: Index, component: int, weights: Array | None) -> tuple[Array, Array]:
+        """Rows of X with each missing cell at its conditional mean; the weighted sum of conditional covariances."""
+        mean, covariance = self.means[component], self.covariance_matrix(component)
+        filled = X[rows].astype(np.float64)
+        place = np.empty(len(X), np.intp)
+        place[rows] = np.arange(len(rows))
+        extra = np.zeros_like(covariance)
+        columns = np.arange(X.shape[1])
+        for group, observed in patterns(X, rows):
+            missing = np.setdiff1d(columns, observed, assume_unique=True)
+            coefficients, residual = regression(covariance, observed, missing)
+            at = place[group]
+            filled[np.ix_(at, missing)] = (
+                mean[missing] + (filled[np.ix_(at, observed)] - mean[observed]) @ coefficients
+            )
+            extra[np.ix_(missing, missing)] += residual * (len(group) if weights is None else weights[group].sum())
+        return filled, extra
+
+    def maximise(self, statistics: FullStatistics | DiagonalStatistics) -> Self:
+        """The maximum likelihood estimate (with ``reg_covar``, see the class).
+
+        Parameters
+        ----------
+        statistics : FullStatistics or DiagonalStatistics
+            As `statistics` returns them for this covariance type.
+
+        Returns
+        -------
+        Gaussian
+
+        Raises
+        ------
+        fastgen.errors.SingularCovarianceError
+        ValueError
+            A component has no weight, or a column no observed value.
+        """
+        if statistics.weight.min() <= 0:
+            k = int(statistics.weight.argmin())
+            raise ValueError(f"component {k} has no weight: nothing is known about its mean and covariance")
+        if isinstance(statistics, DiagonalStatistics):
+            _refuse_unobserved(statistics.count)
+            if self.covariance_type == "diag":
+                covariances = statistics.scatter / statistics.count
+            else:
+                covariances = statistics.scatter.sum(axis=1) / statistics.count.sum(axis=1)
+            covariances = covariances + self.reg_covar
+        else:
+            if self.covariance_type == "full":
+                covariances = statistics.scatter / statistics.weight[:, None, None]
+            else:
+                covariances = statistics.scatter.sum(axis=0) / statistics.weight.sum()
+            diagonal = np.arange(covariances.shape[-1])
+            covariances[..., diagonal, diagonal] += self.reg_covar
+        return type(self)(self.covariance_type, self.reg_covar, means=statistics.mean, covariances=covariances)
+
+    def penalty(self, statistics: FullStatistics | DiagonalStatistics) -> float:
+        """``-reg_covar / 2 * weight * trace(inverse(covariance))``, summed over components: see the class."""
+        if not self.reg_covar:
+            return 0.0
+        squares = self.precisions_cholesky**2
+        if isinstance(statistics, DiagonalStatistics):
+            if self.covariance_type == "spherical":
+                squares = squares[:, None]
+            return float(-0.5 * self.reg_covar * (statistics.count * squares).sum())
+        trace = squares.sum(axis=(-2, -1))
+        return float(-0.5 * self.reg_covar * (statistics.weight * trace).sum())
+
+    def sample(self, components: NDArray[np.intp], rng: np.random.Generator) -> Array:
+        """One observation from each of the components that are listed.
+
+        Parameters
+        ----------
+        components : integer array (n,)
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        array (n, d)
+        """
+        components = np.asarray(components)
+        z = rng.standard_normal((len(components), self.n_features))
+        if self.covariance_type in ("diag", "spherical"):
+            sd = np.sqrt(self.covariances)[components]
+            return np.asarray(self.means[components] + z * (sd if sd.ndim == 2 else sd[:, None]))
+        factors = self.precisions_cholesky
+        for k in np.unique(components):
+            root = np.array(factors if self.covariance_type == "tied" else factors[k])
+            _gaussian.inverse(root, np.empty(len(root)))  # covariance = root^T root
+            rows = components == k
+            z[rows] = z[rows] @ root + self.means[k]
+        return z
+
+    def select(self, components: Sequence[int]) -> Self:
+        """The family of some of the components."""
+        chosen = np.asarray(components)
+        covariances = self.covariances if self.covariance_type == "tied" else self.covariances[chosen]
+        return type(self)(self.covariance_type, self.reg_covar, means=self.means[chosen], covariances=covariances)
+
+    def marginal(self, columns: Index) -> Self:
+        """The family of some of the columns."""
+        covariances = self.covariances
+        if self.covariance_type == "diag":
+            covariances = covariances[:, columns]
+        elif self.covariance_type != "spherical":
+            covariances = covariances[(..., *np.ix_(columns, columns))]
+        return type(self)(
+            self.covariance_type, self.reg_covar, means=self.means[:, columns], covariances=covariances
+        )
+
+    def condition(self, given: Mapping[int, float]) -> Self:
+        """The family of the other columns, given values of some.
+
+        For K components this is p(rest | given, component): the components' own probabilities change too, in
+        proportion to the density of the given values.
+        """
+        observed = np.array(sorted(given), np.intp)
+        rest = np.setdiff1d(np.arange(self.n_features), observed)
+        if self.covariance_type in ("diag", "spherical"):
+            return self.marginal(rest)
+        values = np.array([given[int(column)] for column in observed])
+        means = np.empty((self.n_components, len(rest)))
+        residuals = []
+        for k in range(self.n_components):
+            coefficients, residual = regression(self.covariance_matrix(k), observed, rest)
+            means[k] = self.means[k, rest] + (values - self.means[k, observed]) @ coefficients
+            residuals.append(residual)
+        covariances = residuals[0] if self.covariance_type == "tied" else np.stack(residuals)
+        return type(self)(self.covariance_type, self.reg_covar, means=means, covariances=covariances)
+
+    def impute(self, X: Data, component: int, rng: np.random.Generator | None = None) -> Data:
+        """A copy of X with each missing cell at its conditional mean, or drawn given the observed cells.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        component : int
+        rng : numpy.random.Generator, optional
+            Draw with it. Default: conditional means.
+
+        Returns
+        -------
+        array (n, d)
+        """
+        result = X.copy()
+        rows = incomplete_rows(X)
+        if not len(rows):
+            return result
+        filled, _ = self._expect(X, rows, component, None)
+        if rng is not None:
+            covariance = self.covariance_matrix(component)
+            place = np.empty(len(X), np.intp)
+            place[rows] = np.arange(len(rows))
+            for group, observed in patterns(X, rows):
+                missing = np.setdiff1d(np.arange(X.shape[1]), observed, assume_unique=True)
+                _, residual = regression(covariance, observed, missing)
+                root = covariances_root(residual)
+                filled[np.ix_(place[group], missing)] += rng.standard_normal((len(group), len(missing))) @ root
+        result[rows] = filled
+        return result
+
+
+def covariances_root(covariance: Array) -> Array:
+    """R, upper triangular, with R^T R = covariance."""
+    root = np.triu(covariance)
+    if _gaussian.cholesky(root, 0.0) >= 0:
+        raise SingularCovarianceError(0, "it is singular", "a conditional covariance", _REMEDY)
+    return root
+
+
+def _refuse_unobserved(count: Array) -> None:
+    if count.min() <= 0:
+        k, j = np.unravel_index(int(count.argmin()), count.shape)
+        raise ValueError(f"column {j} has no observed value in component {k}: leave the column out")
