@@ -55,9 +55,7 @@ def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter
     return Fit(family, statistics, tuple(history), reason)
 
 
-def fit_labelled(
-    family: Family, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int
-) -> Fit:
+def fit_labelled(family: Family, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int) -> Fit:
     """Fit one component to each group (X, weights): in closed form, by EM if values are missing."""
     parts = [family.statistics(X, weights) for X, weights in groups]
     statistics = type(parts[0]).stack(parts)

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
@@ -25,12 +25,11 @@ def atomic(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[M
 
     @wraps(method)
     def wrapper(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             return method(self, *args, **kwargs)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__ = before
             raise
 
     return wrapper
@@ -39,18 +38,19 @@ def atomic(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[M
 class FastgenEstimator(BaseEstimator):  # type: ignore[misc]
     """Base of all estimators: NaN is a missing value, infinity an error."""
 
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
 
-    def _check_data(self, X: ArrayLike, *, reset: bool = False, y: Any = "no_validation") -> Data:
+    def _check_data(self, X: ArrayLike, *, reset: bool = False) -> Data:
         """X as (n, d) floats; feature names and number are set (``reset``) or compared. Infinity is found later."""
         if isinstance(X, np.ndarray) and X.dtype.kind in "fV":
             as_floats(X, "X")  # refuses what would lose digits
-        array = validate_data(
-            self, X, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False
-        )
+        array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False)
         return cast(Data, array)
 
     def _columns(self, columns: Iterable[Any] | Any) -> Index:

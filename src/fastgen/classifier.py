@@ -127,11 +127,10 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
             fit = fit_labelled(density.family, groups, tol=density.tol, max_iter=density.max_iter)
         except SingularCovarianceError as error:
             if density.covariance_type == "tied":
-                subject = "the covariance shared by all classes"
+                subject, n = "the covariance shared by all classes", sum(len(X) for X, _ in groups)
             else:
-                n = len(groups[error.component][0])
-                subject = f"the covariance of class {self._name(error.component)} ({n} sample{'' if n == 1 else 's'})"
-            raise SingularCovarianceError(error.component, error.reason, subject, error.remedy) from None
+                subject, n = f"the covariance of class {self._name(error.component)}", len(groups[error.component][0])
+            raise error.about(f"{subject} ({n} sample{'' if n == 1 else 's'})") from None
         self.family_ = fit.family
         self._report(fit)
         self.densities_ = []

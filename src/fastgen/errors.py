@@ -21,5 +21,9 @@ class SingularCovarianceError(np.linalg.LinAlgError):
         self.subject = subject
         self.remedy = remedy
 
+    def about(self, subject: str) -> "SingularCovarianceError":
+        """The same error, of a covariance that goes by another name where the user sees it."""
+        return SingularCovarianceError(self.component, self.reason, subject, self.remedy)
+
     def __str__(self) -> str:
         return f"{self.subject} is not positive definite: {self.reason}. {self.remedy}"

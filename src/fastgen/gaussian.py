@@ -1,7 +1,7 @@
 """One Gaussian density."""
 
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,7 +92,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         means = np.atleast_2d(as_floats(mean, "mean"))
         array = as_floats(covariance, "covariance")
         if means.shape[0] != 1 or means.shape[1] == 0:
-            raise ValueError(f"mean must have shape (d,), got {np.shape(mean)}")  # type: ignore[arg-type]
+            raise ValueError(f"mean must have shape (d,), got {means.shape}")
         if array.ndim > 2:
             raise ValueError(f"covariance must be (d, d), (d,) or a number, got shape {array.shape}")
         kind = covariance_type or ("spherical", "diag", "full")[array.ndim]
@@ -108,6 +108,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         """Take the parameters of a family with one component."""
         self.family_ = family
         self.mean_ = family.means[0].copy()
+        self.covariance_: Array | float
         if self.covariance_type == "spherical":
             self.covariance_ = float(family.covariances[0])
         else:
@@ -148,7 +149,8 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         try:
             fit = fit_labelled(self.family, [(data, weights)], tol=self.tol, max_iter=self.max_iter)
         except SingularCovarianceError as error:
-            raise _explain(error, len(data)) from None
+            n = len(data)
+            raise error.about(f"the covariance of {n} sample{'' if n == 1 else 's'}") from None
         self.statistics_ = fit.statistics
         self._with_family(fit.family)
         self._report(fit)
@@ -175,10 +177,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             return self.fit(X, y, sample_weight)
         data = self._check_data(X)
         statistics = self.statistics_ + self.family_.statistics(data, as_weights(sample_weight, len(data)))
-        try:
-            family = families.Gaussian.maximise(self.family, statistics)
-        except SingularCovarianceError as error:
-            raise _explain(error, None) from None
+        family = self.family.maximise(statistics)
         self.statistics_ = statistics
         self.n_iter_, self.stop_reason_, self.history_ = 1, "partial_fit", np.empty(0)
         return self._with_family(family)
@@ -197,7 +196,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         data = self._check_data(X)
-        return cast(Data, self.family_.log_density(data)[:, 0])
+        return self.family_.log_density(data)[:, 0]
 
     score_samples = log_prob
 
@@ -345,8 +344,3 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         """
         log_prob = self.log_prob(X)
         return -2 * float(log_prob.sum(dtype=np.float64)) + float(np.log(len(log_prob))) * self.family_.n_parameters
-
-
-def _explain(error: SingularCovarianceError, n: int | None) -> SingularCovarianceError:
-    subject = "the covariance" if n is None else f"the covariance of {n} sample{'' if n == 1 else 's'}"
-    return SingularCovarianceError(error.component, error.reason, subject, error.remedy)

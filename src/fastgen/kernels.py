@@ -111,12 +111,13 @@ def precision_cholesky(
     """
     check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     array = np.ascontiguousarray(as_floats(covariances, "covariances"), dtype=np.float64)
+    square = covariance_type in ("full", "tied")
     ndim = len(covariance_shape(covariance_type, 1, 1))
-    if array.ndim != ndim or array.size == 0 or (ndim > 1 and covariance_type != "diag" and len({*array.shape[-2:]}) > 1):
+    if array.ndim != ndim or array.size == 0 or (square and array.shape[-1] != array.shape[-2]):
         raise ValueError(f"{covariance_type} covariances cannot have shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError("covariances must be finite, but hold NaN or infinity")
-    if covariance_type in ("diag", "spherical"):
+    if not square:
         if array.min() <= 0:
             where = np.unravel_index(int(array.argmin()), array.shape)
             column = f" of column {where[1]}" if covariance_type == "diag" else ""
@@ -247,8 +248,8 @@ def gaussian_log_density(
     check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
     data = as_data(X)
     n, d = data.shape
-    one = np.ndim(means) == 1  # type: ignore[arg-type]
     mean_array = as_floats(means, "means")
+    one = mean_array.ndim == 1
     if mean_array.ndim not in (1, 2) or mean_array.shape[-1] != d or mean_array.size == 0:
         raise ValueError(f"means must have shape (K, {d}) or ({d},) to match X, got {mean_array.shape}")
     K = 1 if one else len(mean_array)
@@ -281,9 +282,7 @@ def _check_factors(factors: Array, covariance_type: str) -> None:
         raise ValueError("precisions_cholesky must have a positive diagonal")
 
 
-def _log_density(
-    X: Data, means: Array, factors: Array, covariance_type: str, out: Data, n_threads: int | None
-) -> None:
+def _log_density(X: Data, means: Array, factors: Array, covariance_type: str, out: Data, n_threads: int | None) -> None:
     """`gaussian_log_density` of checked arrays, into ``out`` (n, K)."""
     if not _run_density(prepare_gaussians(means, factors, covariance_type), X, out, n_threads):
         return
@@ -303,10 +302,9 @@ def _log_density(
             out[rows] = 0.0
             continue
         part = np.empty((len(rows), len(means)), out.dtype)
-        block = np.ix_(observed, observed)
         prepared = prepare_gaussians(
             np.ascontiguousarray(means[:, observed]),
-            precision_cholesky(covariances[(..., *block)], covariance_type),
+            precision_cholesky(covariances[..., observed[:, None], observed], covariance_type),
             covariance_type,
         )
         _run_density(prepared, X[np.ix_(rows, observed)], part, n_threads)

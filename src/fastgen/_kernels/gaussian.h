@@ -20,18 +20,22 @@ enum { FULL, TIED, DIAG, DIAG_MISSING, SPHERICAL };
 /* a[q] <- sum_{i <= j + q} U[i, j + q] z[i] for the W columns from j on, and SUB samples.
  * u: these columns, packed as (j + W) rows of W. Returns where the next columns begin. */
 static ALWAYS_INLINE const double *project(const double *z, ptrdiff_t j, const int W, const double *u, vd a[4][NV]) {
-    UNROLL for (int q = 0; q < W; q++) UNROLL for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
+    UNROLL for (int q = 0; q < W; q++) UNROLL
+        for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
     for (ptrdiff_t i = 0; i < j; i++, u += W) {
         vd x[NV];
-        UNROLL for (int v = 0; v < NV; v++) x[v] = in_register(vload(z + i * TILE + v * VL));
-        UNROLL for (int q = 0; q < W; q++)
-            UNROLL for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        UNROLL for (int v = 0; v < NV; v++)
+            x[v] = in_register(vload(z + i * TILE + v * VL));
+        UNROLL for (int q = 0; q < W; q++) UNROLL
+            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
     }
     UNROLL for (int i = 0; i < W; i++, u += W) {
         vd x[NV];
-        UNROLL for (int v = 0; v < NV; v++) x[v] = in_register(vload(z + (j + i) * TILE + v * VL));
+        UNROLL for (int v = 0; v < NV; v++)
+            x[v] = in_register(vload(z + (j + i) * TILE + v * VL));
         UNROLL for (int q = 0; q < W; q++)
-            if (q >= i) UNROLL for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+            if (q >= i) UNROLL
+                for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
     }
     return u;
 }
@@ -41,8 +45,8 @@ static ALWAYS_INLINE const double *columns(const double *z, ptrdiff_t j, const i
                                            double *y) {
     vd a[4][NV];
     u = project(z, j, W, u, a);
-    UNROLL for (int q = 0; q < W; q++)
-        UNROLL for (int v = 0; v < NV; v++) {
+    UNROLL for (int q = 0; q < W; q++) UNROLL
+        for (int v = 0; v < NV; v++) {
             if (y)
                 vstore(y + (j + q) * TILE + v * VL, a[q][v]);
             else
@@ -183,14 +187,12 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
     return bad;
 }
 
-#define LOG_DENSITY(kind)                                                                                             \
-    case kind:                                                                                                        \
-        return single ? log_density_tiles(kind, x, 1, n, d, row_stride, column_stride, K, means, factors,             \
-                                          factor_size, log_norm, centre, out, out_single, out_row_stride,             \
-                                          out_column_stride, work)                                                    \
-                      : log_density_tiles(kind, x, 0, n, d, row_stride, column_stride, K, means, factors,             \
-                                          factor_size, log_norm, centre, out, out_single, out_row_stride,             \
-                                          out_column_stride, work)
+#define LOG_DENSITY(kind)                                                                                              \
+    case kind:                                                                                                         \
+        return single ? log_density_tiles(kind, x, 1, n, d, row_stride, column_stride, K, means, factors, factor_size, \
+                                          log_norm, centre, out, out_single, out_row_stride, out_column_stride, work)  \
+                      : log_density_tiles(kind, x, 0, n, d, row_stride, column_stride, K, means, factors, factor_size, \
+                                          log_norm, centre, out, out_single, out_row_stride, out_column_stride, work)
 
 static int log_density(int kind, const void *x, int single, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride,
                        ptrdiff_t column_stride, ptrdiff_t K, const double *means, const double *factors,

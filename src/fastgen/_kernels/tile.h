@@ -88,8 +88,8 @@ static ALWAYS_INLINE void prefetch_columns(const tile_source *t, ptrdiff_t s, pt
 
 /* t[j * TILE + s] <- X[s, j] for `rows` <= TILE samples; samples that are not there are 0.
  * Returns whether any element is NaN or infinite. */
-static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d,
-                                   ptrdiff_t row_stride, ptrdiff_t column_stride, double *t) {
+static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t row_stride,
+                                   ptrdiff_t column_stride, double *t) {
     vd bad = vset(0.0); /* x * 0 is NaN for NaN and inf, and NaN stays */
     const vd zero = vset(0.0);
     if (rows == TILE && column_stride == 1 && d >= 4) {
@@ -98,7 +98,8 @@ static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t ro
                 if (j + 4 > d) j = d - 4; /* the last four overlap those before: nothing is read past a row */
                 v4d row[VL];
                 vd c[4];
-                UNROLL for (int i = 0; i < VL; i++) row[i] = four(x, (s + i) * row_stride + j, single);
+                UNROLL for (int i = 0; i < VL; i++)
+                    row[i] = four(x, (s + i) * row_stride + j, single);
                 transpose_in(row, c);
                 UNROLL for (int q = 0; q < 4; q++) {
                     bad = vfma(c[q], zero, bad);
@@ -144,8 +145,6 @@ static ALWAYS_INLINE void store_tile(const double *t, ptrdiff_t rows, ptrdiff_t 
 }
 
 /* The caller's work space, aligned to a cache line (the caller gives 8 doubles more than are needed). */
-static ALWAYS_INLINE double *aligned(double *work) {
-    return (double *)(((uintptr_t)work + 63) & ~(uintptr_t)63);
-}
+static ALWAYS_INLINE double *aligned(double *work) { return (double *)(((uintptr_t)work + 63) & ~(uintptr_t)63); }
 
 #endif

@@ -32,7 +32,6 @@ from fastgen.errors import SingularCovarianceError
 from fastgen.kernels import (
     COVARIANCE_TYPES,
     covariance_shape,
-    covariances_of,
     gaussian_log_density,
     precision_cholesky,
 )
@@ -61,9 +60,7 @@ class FullStatistics:
         return FullStatistics(
             weight,
             self.mean + delta * share[:, None],
-            self.scatter
-            + other.scatter
-            + (self.weight * share)[:, None, None] * delta[:, :, None] * delta[:, None, :],
+            self.scatter + other.scatter + (self.weight * share)[:, None, None] * delta[:, :, None] * delta[:, None, :],
             self.complete and other.complete,
         )
 
@@ -245,19 +242,20 @@ class Gaussian:
     @property
     def n_components(self) -> int:
         """K."""
-        return self.means.shape[0]
+        return len(self.means)
 
     @property
     def n_features(self) -> int:
         """d."""
-        return self.means.shape[1]
+        return int(self.means.shape[1])
 
     @property
     def n_parameters(self) -> int:
         """Free parameters: means, and the distinct elements of the covariances."""
         K, d = self.means.shape
         triangle = d * (d + 1) // 2
-        return K * d + {"full": K * triangle, "tied": triangle, "diag": K * d, "spherical": K}[self.covariance_type]
+        sizes = {"full": K * triangle, "tied": triangle, "diag": K * d, "spherical": K}
+        return int(K * d + sizes[self.covariance_type])
 
     def covariance_matrix(self, component: int) -> Array:
         """Covariance of one component as a matrix (d, d), whatever the type."""
@@ -371,9 +369,7 @@ class Gaussian:
             missing = np.setdiff1d(columns, observed, assume_unique=True)
             coefficients, residual = regression(covariance, observed, missing)
             at = place[group]
-            filled[np.ix_(at, missing)] = (
-                mean[missing] + (filled[np.ix_(at, observed)] - mean[observed]) @ coefficients
-            )
+            filled[np.ix_(at, missing)] = mean[missing] + (filled[np.ix_(at, observed)] - mean[observed]) @ coefficients
             extra[np.ix_(missing, missing)] += residual * (len(group) if weights is None else weights[group].sum())
         return filled, extra
 
@@ -463,10 +459,8 @@ class Gaussian:
         if self.covariance_type == "diag":
             covariances = covariances[:, columns]
         elif self.covariance_type != "spherical":
-            covariances = covariances[(..., *np.ix_(columns, columns))]
-        return type(self)(
-            self.covariance_type, self.reg_covar, means=self.means[:, columns], covariances=covariances
-        )
+            covariances = covariances[..., columns[:, None], columns]
+        return type(self)(self.covariance_type, self.reg_covar, means=self.means[:, columns], covariances=covariances)
 
     def condition(self, given: Mapping[int, float]) -> Self:
         """The family of the other columns, given values of some.

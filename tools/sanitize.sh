@@ -1,0 +1,20 @@
+#!/bin/sh
+# Run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer. usage: sanitize.sh PYTHON
+set -eu
+python=$1
+"$python" -m pip install -q --no-build-isolation --no-deps --upgrade --target build/sanitize \
+    -Cbuild-dir=build/sanitize-cmake -Ccmake.define.FASTGEN_SANITIZE=address,undefined .
+packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# -S leaves out the editable install; the sanitized one comes first. NumPy and Python are not theirs to check.
+for isa in baseline v3 v4; do
+    FASTGEN_ISA=$isa ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+        LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+        "$python" -S -c "
+import sys
+sys.path[:0] = ['build/sanitize', '$packages']
+import fastgen, pytest
+assert 'build/sanitize' in fastgen.__file__, fastgen.__file__
+assert fastgen._kernels.isa == '$isa'
+sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', 'tests/test_simd.py', 'tests/test_kernels.py',
+                      'tests/test_families.py']))"
+done
