@@ -20,22 +20,21 @@ enum { FULL, TIED, DIAG, DIAG_MISSING, SPHERICAL };
 /* a[q] <- sum_{i <= j + q} U[i, j + q] z[i] for the W columns from j on, and SUB samples.
  * u: these columns, packed as (j + W) rows of W. Returns where the next columns begin. */
 static ALWAYS_INLINE const double *project(const double *z, ptrdiff_t j, const int W, const double *u, vd a[4][NV]) {
-    UNROLL for (int q = 0; q < W; q++) UNROLL
-        for (int v = 0; v < NV; v++) a[q][v] = vset(0.0);
+    EACH(q, W)
+        EACH(v, NV) a[q][v] = vset(0.0);
     for (ptrdiff_t i = 0; i < j; i++, u += W) {
         vd x[NV];
-        UNROLL for (int v = 0; v < NV; v++)
-            x[v] = in_register(vload(z + i * TILE + v * VL));
-        UNROLL for (int q = 0; q < W; q++) UNROLL
-            for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        EACH(v, NV) x[v] = in_register(vload(z + i * TILE + v * VL));
+        EACH(q, W)
+            EACH(v, NV) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
     }
-    UNROLL for (int i = 0; i < W; i++, u += W) {
+    EACH(i, W) {
         vd x[NV];
-        UNROLL for (int v = 0; v < NV; v++)
-            x[v] = in_register(vload(z + (j + i) * TILE + v * VL));
-        UNROLL for (int q = 0; q < W; q++)
-            if (q >= i) UNROLL
-                for (int v = 0; v < NV; v++) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        EACH(v, NV) x[v] = in_register(vload(z + (j + i) * TILE + v * VL));
+        EACH(q, W)
+            if (q >= i)
+                EACH(v, NV) a[q][v] = vfma(vset(u[q]), x[v], a[q][v]);
+        u += W;
     }
     return u;
 }
@@ -45,8 +44,8 @@ static ALWAYS_INLINE const double *columns(const double *z, ptrdiff_t j, const i
                                            double *y) {
     vd a[4][NV];
     u = project(z, j, W, u, a);
-    UNROLL for (int q = 0; q < W; q++) UNROLL
-        for (int v = 0; v < NV; v++) {
+    EACH(q, W)
+        EACH(v, NV) {
             if (y)
                 vstore(y + (j + q) * TILE + v * VL, a[q][v]);
             else

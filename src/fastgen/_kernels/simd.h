@@ -40,8 +40,8 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-/* Arrays of vectors stay in registers only if the loops over them vanish early. */
-#define UNROLL _Pragma("GCC unroll 8")
+/* for v in 0..n-1, unrolled: arrays of vectors stay in registers only if the loops over them vanish early. */
+#define EACH(v, n) _Pragma("GCC unroll 8") for (int v = 0; v < (n); v++)
 
 typedef double vd __attribute__((vector_size(VL * 8)));
 typedef int64_t vi __attribute__((vector_size(VL * 8)));

@@ -98,10 +98,9 @@ static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t ro
                 if (j + 4 > d) j = d - 4; /* the last four overlap those before: nothing is read past a row */
                 v4d row[VL];
                 vd c[4];
-                UNROLL for (int i = 0; i < VL; i++)
-                    row[i] = four(x, (s + i) * row_stride + j, single);
+                EACH(i, VL) row[i] = four(x, (s + i) * row_stride + j, single);
                 transpose_in(row, c);
-                UNROLL for (int q = 0; q < 4; q++) {
+                EACH(q, 4) {
                     bad = vfma(c[q], zero, bad);
                     vstore(t + (j + q) * TILE + s, c[q]);
                 }
