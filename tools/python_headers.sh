@@ -30,6 +30,5 @@ if [ ! -f "$folder/usr/include/python$version/Python.h" ]; then
     rm -rf "$folder/lists" "$folder/archives"
 fi
 folder=$(cd "$folder" && pwd)
-# pyconfig.h is included from a folder named after the machine, beside the one with Python.h.
-machine=$(gcc -dumpmachine 2>/dev/null || true)
-echo "-DPython_INCLUDE_DIR=$folder/usr/include/python$version -DCMAKE_C_FLAGS=-I$folder/usr/include -DCMAKE_C_FLAGS_INIT=-I$folder/usr/include/$machine"
+# Debian's pyconfig.h includes another by its path below usr/include.
+echo "-DPython_INCLUDE_DIR=$folder/usr/include/python$version -DCMAKE_C_FLAGS=-I$folder/usr/include"

@@ -211,8 +211,8 @@ static int log_density(int kind, const void *x, int single, ptrdiff_t n, ptrdiff
  *
  * Weighted mean and scatter, sum w (x - mean)(x - mean)^T, in one walk over X. Blocks of rows are centred about
  * their own mean and merged by the exact shift formula (Chan, Golub & LeVeque 1983, eq. 1.5 with weights), so
- * nothing cancels, whatever the offset of the data. Sums run over the samples in order, lanes over the
- * features: no lane count enters the result.
+ * nothing cancels, whatever the offset of the data. Lanes run over the features, sums over the samples in an
+ * order that does not depend on the number of lanes.
  */
 #define BLOCK 64
 
@@ -221,41 +221,73 @@ static ALWAYS_INLINE ptrdiff_t padded(ptrdiff_t d) { return (d + 7) & ~(ptrdiff_
 /* Doubles of work space that moments needs. */
 static inline ptrdiff_t moments_work_size(ptrdiff_t d, int full) {
     ptrdiff_t p = padded(d);
-    return BLOCK * p + BLOCK + 5 * p + (full ? p * p : p) + 16;
+    return BLOCK * p + BLOCK + 5 * p + (full ? p * p : 0) + 16;
 }
 
-/* z[s * p + j] <- X[s, j], zero-padded to p columns. */
+/* z[s * p + j] <- X[s, j], zero-padded to p columns; w[s] <- its weight, 1 if there are none. */
 static ALWAYS_INLINE void load_rows(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
-                                    ptrdiff_t row_stride, ptrdiff_t column_stride, double *z) {
+                                    ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
+                                    ptrdiff_t weight_stride, double *z, double *w) {
     for (ptrdiff_t s = 0; s < rows; s++) {
         double *zs = z + s * p;
-        if (column_stride == 1)
-            for (ptrdiff_t j = 0; j < d; j++) zs[j] = element(x, s * row_stride + j, single);
-        else
-            for (ptrdiff_t j = 0; j < d; j++) zs[j] = element(x, s * row_stride + j * column_stride, single);
-        for (ptrdiff_t j = d; j < p; j++) zs[j] = 0.0;
+        ptrdiff_t j = 0;
+        if (!single && column_stride == 1)
+            for (; j + VL <= d; j += VL) vstore(zs + j, vload((const double *)x + s * row_stride + j));
+        for (; j < d; j++) zs[j] = element(x, s * row_stride + j * column_stride, single);
+        for (; j < p; j++) zs[j] = 0.0;
+        w[s] = weights ? weights[s * weight_stride] : 1.0;
     }
 }
 
-/* S[i..i+Q, j..j+2 VL] <- sum_s w[s] z[s, i..] z[s, j..]^T, rows of p. The tile of accumulators is Q x 2. */
-#define Q (VL == 8 ? 8 : 4)
+/* sum_s w[s] z[s * p] over the rows, for VL columns: every fourth row has an accumulator of its own. */
+static ALWAYS_INLINE vd sum_rows(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p) {
+    vd a[4];
+    EACH(q, 4) a[q] = vset(0.0);
+    ptrdiff_t s = 0;
+    for (; s + 4 <= rows; s += 4)
+        EACH(q, 4) a[q] = vfma(vset(w[s + q]), vload(z + (s + q) * p), a[q]);
+    for (; s < rows; s++) a[0] = vfma(vset(w[s]), vload(z + s * p), a[0]);
+    return (a[0] + a[1]) + (a[2] + a[3]);
+}
+
+/* S[i..i+H, j..] <- sum_s w[s] z[s, i..] z[s, j..]^T, rows of p: a tile of H rows and one vector, or two (pair). */
 static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i, ptrdiff_t j,
-                                const int pair, double *S) {
-    vd a[Q][2];
-    for (int q = 0; q < Q; q++) a[q][0] = a[q][1] = vset(0.0);
+                                const int H, const int pair, double *S) {
+    vd a[8][2];
+    EACH(q, H) a[q][0] = a[q][1] = vset(0.0);
     for (ptrdiff_t s = 0; s < rows; s++) {
         const double *zs = z + s * p;
         vd ws = vset(w[s]), y0 = ws * vload(zs + j), y1 = pair ? ws * vload(zs + j + VL) : y0;
-        for (int q = 0; q < Q; q++) {
+        EACH(q, H) {
             vd u = vset(zs[i + q]);
             a[q][0] = vfma(u, y0, a[q][0]);
             if (pair) a[q][1] = vfma(u, y1, a[q][1]);
         }
     }
-    for (int q = 0; q < Q; q++) {
+    EACH(q, H) {
         vstore(S + (i + q) * p + j, a[q][0]);
         if (pair) vstore(S + (i + q) * p + j + VL, a[q][1]);
     }
+}
+
+/* H rows of S from i on, from the diagonal to the end. */
+static ALWAYS_INLINE void outer_rows(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i,
+                                     const int H, double *S) {
+    ptrdiff_t j = i / VL * VL;
+    for (; j + 2 * VL <= p; j += 2 * VL) outer(z, w, rows, p, i, j, H, 1, S);
+    for (; j < p; j += VL) outer(z, w, rows, p, i, j, H, 0, S);
+}
+
+/* S <- sum_s w[s] z[s] z[s]^T, its upper triangle. */
+static ALWAYS_INLINE void outer_products(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
+                                         double *S) {
+    ptrdiff_t i = 0;
+#if VL == 8
+    for (; i + 8 <= d; i += 8) outer_rows(z, w, rows, p, i, 8, S);
+#endif
+    for (; i + 4 <= d; i += 4) outer_rows(z, w, rows, p, i, 4, S);
+    for (; i + 2 <= d; i += 2) outer_rows(z, w, rows, p, i, 2, S);
+    for (; i < d; i++) outer_rows(z, w, rows, p, i, 1, S);
 }
 
 /* mean += step, where mean is the unevaluated sum high + low: thousands of merges leave no rounding behind. */
@@ -265,64 +297,59 @@ static ALWAYS_INLINE void add_to_mean(double *high, double *low, double step) {
     *high = sum;
 }
 
-/* Whether the row of p (a multiple of 8) holds NaN or inf. */
-static ALWAYS_INLINE int row_is_bad(const double *z, ptrdiff_t p) {
+/* Whether any lane is not zero (NaN counts). */
+static ALWAYS_INLINE int any_lane(vd a) {
+    int any = 0;
+    for (int i = 0; i < VL; i++) any |= !(a[i] == 0.0);
+    return any;
+}
+
+/* Whether the rows (of p, a multiple of 8) hold NaN or inf. */
+static ALWAYS_INLINE int has_non_finite(const double *z, ptrdiff_t size) {
     vd bad = vset(0.0);
-    for (ptrdiff_t j = 0; j < p; j += VL) bad = vfma(vload(z + j), vset(0.0), bad);
-    double sum = 0.0;
-    for (int i = 0; i < VL; i++) sum += bad[i];
-    return sum != sum;
+    for (ptrdiff_t j = 0; j < size; j += VL) bad = vfma(vload(z + j), vset(0.0), bad);
+    return any_lane(bad);
 }
 
 /* Merges the weight, mean and scatter of the complete rows of X into those given (of an earlier part, or zeros).
  * mean: (2, d), high and low parts. scatter: (d, d), upper triangle only. Rows with NaN or inf are left out;
- * returns how many. w may be NULL: ones. */
+ * returns how many. weights may be NULL: ones. */
 static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
-                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *w,
-                                                 ptrdiff_t w_stride, double *weight, double *mean, double *scatter,
+                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
+                                                 ptrdiff_t weight_stride, double *weight, double *mean, double *scatter,
                                                  double *work) {
-    const ptrdiff_t p = padded(d);
-    double *z = aligned(work), *S = z + BLOCK * p, *m = S + p * p, *r = m + p, *ws = r + p;
-    const size_t size = single ? sizeof(float) : sizeof(double);
+    const ptrdiff_t p = padded(d), size = single ? sizeof(float) : sizeof(double);
+    double *z = aligned(work), *S = z + BLOCK * p, *m = S + p * p, *r = m + p, *w = r + p;
     ptrdiff_t left_out = 0;
     for (ptrdiff_t b = 0; b < n; b += BLOCK) {
         const ptrdiff_t rows = VMIN(BLOCK, n - b);
-        load_rows((const char *)x + b * row_stride * (ptrdiff_t)size, single, rows, d, p, row_stride, column_stride, z);
+        load_rows((const char *)x + b * row_stride * size, single, rows, d, p, row_stride, column_stride,
+                  weights ? weights + b * weight_stride : 0, weight_stride, z, w);
+        if (has_non_finite(z, rows * p))
+            for (ptrdiff_t s = 0; s < rows; s++)
+                if (has_non_finite(z + s * p, p)) {
+                    left_out++;
+                    w[s] = 0.0;
+                    for (ptrdiff_t j = 0; j < p; j++) z[s * p + j] = 0.0;
+                }
         double W = 0.0;
-        for (ptrdiff_t j = 0; j < p; j++) m[j] = r[j] = 0.0;
-        for (ptrdiff_t s = 0; s < rows; s++) {
-            double *zs = z + s * p;
-            ws[s] = w ? w[(b + s) * w_stride] : 1.0;
-            if (row_is_bad(zs, p)) {
-                left_out++;
-                ws[s] = 0.0;
-                for (ptrdiff_t j = 0; j < p; j++) zs[j] = 0.0;
-            }
-            W += ws[s];
-            for (ptrdiff_t j = 0; j < p; j++) m[j] += ws[s] * zs[j];
-        }
+        for (ptrdiff_t s = 0; s < rows; s++) W += w[s];
         if (!(W > 0.0)) continue;
-        for (ptrdiff_t j = 0; j < p; j++) m[j] /= W;
-        for (ptrdiff_t s = 0; s < rows; s++) {
-            double *zs = z + s * p;
-            for (ptrdiff_t j = 0; j < p; j++) {
-                zs[j] = ws[s] > 0.0 ? zs[j] - m[j] : 0.0;
-                r[j] += ws[s] * zs[j]; /* what rounding left in the mean */
-            }
+        for (ptrdiff_t j = 0; j < p; j += VL) {
+            const vd centre = sum_rows(z + j, w, rows, p) / vset(W);
+            for (ptrdiff_t s = 0; s < rows; s++) vstore(z + s * p + j, vload(z + s * p + j) - centre);
+            vstore(m + j, centre);
+            vstore(r + j, sum_rows(z + j, w, rows, p) / vset(W)); /* what rounding left in the mean */
         }
-        for (ptrdiff_t i = 0; i < d; i += Q) {
-            ptrdiff_t j = i / VL * VL;
-            for (; j + 2 * VL <= p; j += 2 * VL) outer(z, ws, rows, p, i, j, 1, S);
-            for (; j < p; j += VL) outer(z, ws, rows, p, i, j, 0, S);
-        }
+        outer_products(z, w, rows, d, p, S);
         const double total = *weight + W, share = *weight / total * W;
         double *delta = m; /* from the mean so far to the block's */
         for (ptrdiff_t j = 0; j < d; j++) {
-            delta[j] = (m[j] - mean[j]) + (r[j] / W - mean[d + j]);
+            delta[j] = (m[j] - mean[j]) + (r[j] - mean[d + j]);
             add_to_mean(mean + j, mean + d + j, delta[j] * (W / total));
         }
         for (ptrdiff_t i = 0; i < d; i++) {
-            const double share_i = share * delta[i], r_i = r[i] / W;
+            const double share_i = share * delta[i], r_i = W * r[i];
             for (ptrdiff_t j = i; j < d; j++) scatter[i * d + j] += (S[i * p + j] - r_i * r[j]) + share_i * delta[j];
         }
         *weight = total;
@@ -331,51 +358,59 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
 }
 
 /* The same, column by column, over what is observed (NaN = missing): count (d,), mean (2, d), scatter (d,).
- * Returns whether any element is infinite. */
+ * Returns the number of blocks of columns that hold an infinity. */
 static ALWAYS_INLINE ptrdiff_t moments_diag_rows(const void *x, const int single, ptrdiff_t n, ptrdiff_t d,
-                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *w,
-                                                 ptrdiff_t w_stride, double *count, double *mean, double *scatter,
+                                                 ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
+                                                 ptrdiff_t weight_stride, double *count, double *mean, double *scatter,
                                                  double *work) {
-    const ptrdiff_t p = padded(d);
-    double *z = aligned(work), *c = z + BLOCK * p, *m = c + p, *r = m + p, *v = r + p, *inf = v + p;
-    const size_t size = single ? sizeof(float) : sizeof(double);
+    const ptrdiff_t p = padded(d), size = single ? sizeof(float) : sizeof(double);
+    double *z = aligned(work), *c = z + BLOCK * p, *m = c + p, *r = m + p, *v = r + p, *w = v + p;
+    const vd zero = vset(0.0);
     ptrdiff_t infinite = 0;
     for (ptrdiff_t b = 0; b < n; b += BLOCK) {
         const ptrdiff_t rows = VMIN(BLOCK, n - b);
-        load_rows((const char *)x + b * row_stride * (ptrdiff_t)size, single, rows, d, p, row_stride, column_stride, z);
-        for (ptrdiff_t j = 0; j < p; j++) c[j] = m[j] = r[j] = v[j] = inf[j] = 0.0;
-        for (ptrdiff_t s = 0; s < rows; s++) {
-            const double *zs = z + s * p, weight = w ? w[(b + s) * w_stride] : 1.0;
-            for (ptrdiff_t j = 0; j < p; j++) {
-                const int seen = zs[j] == zs[j];
-                c[j] += seen ? weight : 0.0;
-                m[j] += seen ? weight * zs[j] : 0.0;
-                inf[j] += fabs(zs[j]) > 0x1.fffffffffffffp+1023 ? 1.0 : 0.0;
-            }
-        }
-        for (ptrdiff_t j = 0; j < p; j++) {
-            m[j] = c[j] > 0.0 ? m[j] / c[j] : 0.0;
-            infinite += inf[j] > 0.0;
-        }
-        for (ptrdiff_t s = 0; s < rows; s++) {
-            const double *zs = z + s * p, weight = w ? w[(b + s) * w_stride] : 1.0;
-            for (ptrdiff_t j = 0; j < p; j++) {
-                const double centred = zs[j] == zs[j] ? zs[j] - m[j] : 0.0;
-                r[j] += weight * centred;
-                v[j] += weight * centred * centred;
-            }
+        load_rows((const char *)x + b * row_stride * size, single, rows, d, p, row_stride, column_stride,
+                  weights ? weights + b * weight_stride : 0, weight_stride, z, w);
+        for (ptrdiff_t j = 0; j < p; j += VL) {
+            /* Two rows at a time: an accumulator for the even ones and one for the odd. */
+            vd cj[2] = {zero, zero}, mj[2] = {zero, zero}, rj[2] = {zero, zero}, vj[2] = {zero, zero}, bad = zero;
+            for (ptrdiff_t s = 0; s < rows; s += 2)
+                EACH(q, 2)
+                    if (s + q < rows) {
+                        vd value = vload(z + (s + q) * p + j);
+                        vi seen = (vi)(value == value);
+                        vd ws = vselect(seen, vset(w[s + q]), zero), known = vselect(seen, value, zero);
+                        bad = vfma(known, zero, bad);
+                        cj[q] += ws;
+                        mj[q] = vfma(ws, known, mj[q]);
+                    }
+            infinite += any_lane(bad);
+            const vd cs = cj[0] + cj[1];
+            const vd centre = vselect((vi)(cs > zero), (mj[0] + mj[1]) / cs, zero);
+            for (ptrdiff_t s = 0; s < rows; s += 2)
+                EACH(q, 2)
+                    if (s + q < rows) {
+                        vd value = vload(z + (s + q) * p + j);
+                        vd centred = vselect((vi)(value == value), value - centre, zero);
+                        vd weighted = vset(w[s + q]) * centred;
+                        rj[q] += weighted;
+                        vj[q] = vfma(weighted, centred, vj[q]);
+                    }
+            vstore(c + j, cs);
+            vstore(m + j, centre);
+            vstore(r + j, rj[0] + rj[1]);
+            vstore(v + j, vj[0] + vj[1]);
         }
         for (ptrdiff_t j = 0; j < d; j++) {
             if (!(c[j] > 0.0)) continue;
-            const double total = count[j] + c[j], delta = (m[j] - mean[j]) + (r[j] / c[j] - mean[d + j]);
-            scatter[j] += (v[j] - r[j] * r[j] / c[j]) + count[j] / total * c[j] * delta * delta;
+            const double rest = r[j] / c[j], total = count[j] + c[j], delta = (m[j] - mean[j]) + (rest - mean[d + j]);
+            scatter[j] += (v[j] - r[j] * rest) + count[j] / total * c[j] * delta * delta;
             add_to_mean(mean + j, mean + d + j, delta * (c[j] / total));
             count[j] = total;
         }
     }
     return infinite;
 }
-#undef Q
 
 /* ---- Factors -------------------------------------------------------------------------------------------------
  *
