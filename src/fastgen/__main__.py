@@ -7,9 +7,14 @@ from pathlib import Path
 
 
 def demo(output: Path, seed: int, quiet: bool) -> int:
-    """Run the demonstration; 2 if Matplotlib is missing."""
+    """Run the demonstration; return 2 if Matplotlib is missing or the folder cannot be made."""
     if importlib.util.find_spec("matplotlib") is None:
         print('the demo draws with Matplotlib: pip install "fastgen-models[plot]"', file=sys.stderr)
+        return 2
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"cannot make the folder for the pictures: {error}", file=sys.stderr)
         return 2
     from fastgen import _demo
 
@@ -51,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("info", help="version, instruction set, threads, dependencies")
     commands.add_parser("bench", help="how to run the benchmarks")
     options = parser.parse_args(arguments)
+    if options.command == "demo" and options.seed < 0:
+        parser.error("--seed must not be negative")
     if options.command == "demo":
         return demo(options.output, options.seed, options.quiet)
     return info() if options.command == "info" else bench()

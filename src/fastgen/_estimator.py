@@ -48,8 +48,8 @@ class FastgenEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check_data(self, X: ArrayLike, *, reset: bool = False) -> Data:
         """X as (n, d) floats; feature names and number are set (``reset``) or compared. Infinity is found later."""
-        if isinstance(X, np.ndarray) and X.dtype.kind in "fV":
-            as_floats(X, "X")  # refuses what would lose digits
+        if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.kind == "f"):
+            X = as_floats(X, "X")  # refuses what would lose digits
         array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False)
         return cast(Data, array)
 

@@ -100,7 +100,7 @@ def available_cpus() -> int:
 def _from_environment() -> int | None:
     for name in ("FASTGEN_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "").split(",")[0].strip()  # OpenMP allows one number per nesting level
-        if text.isdigit() and int(text) > 0:
+        if text.isascii() and text.isdigit() and int(text) > 0:
             return int(text)
         if text and name.startswith("FASTGEN"):
             raise ValueError(f"{name} must be a positive integer, got {text!r}")

@@ -21,6 +21,9 @@ BLOCK_ROWS = 4096
 
 def as_floats(value: ArrayLike, name: str) -> Data:
     """Return ``value`` as an aligned float32 or float64 array in native byte order, copied only if it must be."""
+    if isinstance(value, np.ma.MaskedArray):  # what is masked is missing
+        kept = value if value.dtype.kind == "f" else value.astype(np.float64)
+        value = kept.filled(np.nan)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -29,7 +32,7 @@ def as_floats(value: ArrayLike, name: str) -> Data:
     if kind == "O":
         try:
             array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{name} must hold numbers, but: {error}") from error
     elif kind in "iub":
         array = array.astype(np.float64)
@@ -59,13 +62,9 @@ def as_data(X: ArrayLike, name: str = "X", n_features: int | None = None) -> Dat
 
 def as_parameters(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
     """Return ``value`` as a C-contiguous, finite float64 array of exactly ``shape``."""
-    array = np.ascontiguousarray(as_floats(value, name), dtype=np.float64)
+    array = np.asarray(as_floats(value, name), dtype=np.float64, order="C")
     if array.shape != shape:
-        # ascontiguousarray makes a 0-d array 1-d
-        if shape == () and array.shape == (1,) and np.ndim(cast(Any, value)) == 0:
-            array = array.reshape(())
-        else:
-            raise ValueError(f"{name} must have shape {shape}, got {np.shape(cast(Any, value))}")
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but holds NaN or infinity")
     return array
@@ -87,8 +86,11 @@ def as_weights(sample_weight: ArrayLike | None, n: int, name: str = "sample_weig
     return weights
 
 
-def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Data:
-    """Return ``out`` if results of this shape and dtype can be written into it, or a new array if it is None."""
+def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Data, in_place: bool = False) -> Data:
+    """Return ``out`` if results of this shape and dtype can be written into it, or a new array if it is None.
+
+    It must not overlap ``data``, which is read meanwhile; with ``in_place`` it may be the very same array.
+    """
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
@@ -98,6 +100,9 @@ def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Data:
         raise ValueError("out is read-only")
     if not out.flags.aligned or any(stride % out.itemsize for stride in out.strides):
         raise ValueError("out must be aligned")
+    same = in_place and out.ctypes.data == data.ctypes.data and out.strides == data.strides
+    if not same and np.may_share_memory(out, data):
+        raise ValueError("out must not overlap the input")
     return cast(Data, out)
 
 

@@ -110,7 +110,7 @@ def precision_cholesky(
     O(K d^3) for full, O(d^3) for tied.
     """
     check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
-    array = np.ascontiguousarray(as_floats(covariances, "covariances"), dtype=np.float64)
+    array = np.asarray(as_floats(covariances, "covariances"), dtype=np.float64, order="C")
     square = covariance_type in ("full", "tied")
     ndim = len(covariance_shape(covariance_type, 1, 1))
     if array.ndim != ndim or array.size == 0 or (square and array.shape[-1] != array.shape[-2]):
@@ -155,8 +155,9 @@ def prepare_gaussians(means: Array, factors: Array, covariance_type: str) -> Gau
     if covariance_type == "full":
         return GaussianFactors(_gaussian.FULL, means, _pack(factors), log_norm, centre, K * triangle + cost)
     packed = _pack(factors[None])
-    centre = means.mean(axis=0)
-    whitened = np.ascontiguousarray((means - centre) @ factors)
+    centre = 0.5 * means.min(axis=0) + 0.5 * means.max(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # then they are too far apart, too
+        whitened = np.ascontiguousarray((means - centre) @ factors)
     if np.abs(whitened).max() <= _WHITEN_UP_TO:
         return GaussianFactors(_gaussian.TIED, whitened, packed, log_norm, centre, triangle + cost)
     packed = np.repeat(packed, K, axis=0)
@@ -269,7 +270,7 @@ def gaussian_log_density(
     else:
         _check_factors(factors, covariance_type)
     dtype = np.dtype(np.float64) if getattr(out, "dtype", None) == np.float64 else data.dtype
-    result = as_out(out, (n,) if one else (n, K), dtype)
+    result = as_out(out, (n,) if one else (n, K), dtype, data)
     _log_density(data, mean_array, factors, covariance_type, result[:, None] if one else result, n_threads)
     return result
 
@@ -365,7 +366,7 @@ def logsumexp(a: ArrayLike, *, out: Data | None = None, n_threads: int | None = 
     """
 
     def make(array: Data) -> tuple[Data, None]:
-        result = as_out(out, (len(array),), array.dtype)
+        result = as_out(out, (len(array),), array.dtype, array)
         if not result.flags.c_contiguous:
             raise ValueError("out must be C-contiguous")
         return result, None
@@ -398,5 +399,7 @@ def softmax(a: ArrayLike, *, out: Data | None = None, n_threads: int | None = No
     >>> softmax(np.log([[1.0, 3.0]])).round(4)
     array([[0.25, 0.75]])
     """
-    result: Data = _reduce_rows(a, lambda array: (None, as_out(out, array.shape, array.dtype)), n_threads)
+    result: Data = _reduce_rows(
+        a, lambda array: (None, as_out(out, array.shape, array.dtype, array, in_place=True)), n_threads
+    )
     return result

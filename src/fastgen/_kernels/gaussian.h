@@ -109,10 +109,10 @@ static ALWAYS_INLINE void full_component(const double *x, ptrdiff_t d, const dou
     }
 }
 
-/* -1/2 sum_j ((x_j - mean_j) inv_sd_j)^2; without inv_sd, of x - mean alone, times scale^2.
+/* -1/2 sum_j ((x_j - mean_j) inv_sd_j)^2; inv_sd: one for each feature (step 1), one for all (step 0), or none.
  * With norm_j (missing): each observed feature also adds norm_j; a NaN adds nothing. */
 static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const double *mean, const double *inv_sd,
-                                         const double *feature_norm, double scale, double norm, double *out) {
+                                         const int step, const double *feature_norm, double norm, double *out) {
     for (ptrdiff_t s = 0; s < TILE; s += SUB) {
         vd m[NV];
         for (int v = 0; v < NV; v++) m[v] = vset(0.0);
@@ -121,15 +121,14 @@ static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const dou
             for (int v = 0; v < NV; v++) {
                 vd value = vload(x + j * TILE + s + v * VL);
                 vd z = value - mu;
-                if (inv_sd) z *= vset(inv_sd[j]);
+                if (inv_sd) z *= vset(inv_sd[j * step]);
                 if (feature_norm)
                     m[v] += vselect((vi)(value == value), vfma(z, z, vset(feature_norm[j])), vset(0.0));
                 else
                     m[v] = vfma(z, z, m[v]);
             }
         }
-        vd factor = vset(-0.5 * scale * scale);
-        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(factor, m[v], vset(norm)));
+        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(vset(-0.5), m[v], vset(norm)));
     }
 }
 
@@ -173,13 +172,13 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
             if (kind == FULL)
                 full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to, k == 0 ? &next : 0);
             else if (kind == TIED)
-                diag_component(t, d, mean, 0, 0, 1.0, log_norm[k], to);
+                diag_component(t, d, mean, 0, 0, 0, log_norm[k], to);
             else if (kind == DIAG)
-                diag_component(t, d, mean, factors + k * d, 0, 1.0, log_norm[k], to);
+                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], to);
             else if (kind == DIAG_MISSING)
-                diag_component(t, d, mean, factors + k * d, log_norm + k * d, 1.0, 0.0, to);
+                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, to);
             else
-                diag_component(t, d, mean, 0, 0, factors[k], log_norm[k], to);
+                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], to);
         }
         if (!direct) store_tile(lp, rows, K, oi, out_single, out_row_stride, out_column_stride);
     }

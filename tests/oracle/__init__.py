@@ -1,0 +1,1 @@
+"""Textbook NumPy: slow, obvious, and written without a look at the package."""
