@@ -1,0 +1,92 @@
+"""Baseline, AVX2 (v3) and AVX-512 (v4) builds of each kernel: the same answers, and none slower than a lesser one.
+
+Each variant lives in a process of its own (isa_worker.py) and times one kernel when asked, on one thread, so that the
+variants take turns.
+"""
+
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import isa_worker
+import numpy as np
+import pytest
+
+from fastgen import _kernels
+from fastgen._kernels._cpu import isa_level
+
+VARIANTS = [
+    name
+    for name, level in sorted(_kernels._LEVELS.items(), key=lambda item: item[1])
+    if isa_level() >= level and find_spec(f"fastgen._kernels._{name}._simd")
+]
+WORKER = Path(isa_worker.__file__)
+
+
+class Worker:
+    """A process in which one variant is in use."""
+
+    def __init__(self, isa, scale):
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER), str(scale)],
+            env={**os.environ, "FASTGEN_ISA": isa},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def ask(self, command, name):
+        self.process.stdin.write(f"{command} {name}\n".encode())
+        self.process.stdin.flush()
+        return pickle.load(self.process.stdout)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def workers(quick):
+    found = {isa: Worker(isa, 1 if quick else 10) for isa in VARIANTS}
+    yield found
+    for worker in found.values():
+        worker.close()
+
+
+def medians(workers, name, rounds):
+    """Milliseconds of each variant, and how many times that of the next lesser one, round by round."""
+    times = {isa: [] for isa in workers}
+    for _ in range(rounds):
+        for isa, worker in workers.items():
+            times[isa].append(1e3 * worker.ask("time", name))
+    ratios = {
+        (low, high): statistics.median(h / lo for lo, h in zip(times[low], times[high], strict=True))
+        for i, low in enumerate(times)
+        for high in list(times)[i + 1 :]
+    }
+    return {isa: statistics.median(times[isa]) for isa in times}, ratios
+
+
+@pytest.mark.parametrize("name", isa_worker.NAMES)
+def test_variants(workers, name, table, quick):
+    answers = {isa: worker.ask("answer", name) for isa, worker in workers.items()}
+    for isa in VARIANTS[1:]:
+        np.testing.assert_allclose(answers[isa], answers["baseline"], rtol=1e-12, atol=1e-12)
+    if {"v3", "v4"} <= answers.keys():
+        np.testing.assert_array_equal(answers["v3"].view(np.uint64), answers["v4"].view(np.uint64))
+
+    for attempt in range(3):
+        ms, ratios = medians(workers, name, 3 if quick else 15 * (attempt + 1))
+        if quick or all(value <= 1.1 for value in ratios.values()):
+            break
+    cells = [f"{ms[isa]:.2f}" if isa in ms else "" for isa in ("baseline", "v3", "v4")]
+    for pair in (("baseline", "v3"), ("v3", "v4")):
+        cells.append(f"{1 / ratios[pair]:.2f}" if pair in ratios else "")
+    headers = ["one thread", "baseline ms", "v3 ms", "v4 ms", "v3 / baseline speed", "v4 / v3 speed"]
+    table("Instruction sets", headers, [name, *cells])
+    if not quick:
+        assert all(value <= 1.1 for value in ratios.values()), f"slower than a lesser variant: {ratios}"

@@ -1,0 +1,166 @@
+"""The report of a benchmark run: one table, one chart.
+
+``python benchmarks/report.py bench-output/benchmark.json`` prints the table, and writes report.md, report.json and
+report.png beside the file that it reads.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+PEERS = ("SciPy", "scikit-learn")
+COLOURS = {"NumPy": "#4c72b0", "SciPy": "#dd8452", "scikit-learn": "#55a868"}
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, and no exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+
+
+def ratio(value: float) -> str:
+    """How many times slower."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def aligned(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table that also reads well as it is: the first column to the left, the others to the right."""
+    cells = [[str(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(len(row[j]) for row in cells) for j in range(len(headers))]
+
+    def line(row: Sequence[str]) -> str:
+        parts = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        return "| " + " | ".join(parts) + " |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])
+
+
+def speed_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The measurements: each rival's time, and in brackets how many times fastgen's it is."""
+    lines = []
+    for row in rows:
+        ms, ratios = row["ms"], row["ratio"]
+        cells = [row["workload"], row["threads"], milliseconds(ms["fastgen"])]
+        cells.append(f"{milliseconds(ms['NumPy'])} ({ratio(ratios['NumPy'])})" if "NumPy" in ms else "")
+        peers = [name for name in PEERS if name in ms]
+        cells.append(", ".join(f"{name} {milliseconds(ms[name])} ({ratio(ratios[name])})" for name in peers))
+        cells.append(f"{row['times_bound']:.2f} x {row['bound']}" if "bound" in row else "")
+        lines.append(cells)
+    headers = ["workload", "threads", "fastgen ms", "NumPy ms (ratio)", "SciPy / scikit-learn ms (ratio)", "vs bound"]
+    return aligned(headers, lines)
+
+
+def texts(rows: Sequence[dict[str, Any]], tables: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of measurements, and the others with their titles."""
+    found = [speed_table(rows)] if rows else []
+    return found + [f"{table['title']}\n\n{aligned(table['headers'], table['rows'])}" for table in tables]
+
+
+def heading(info: dict[str, Any]) -> str:
+    """Processor, instruction set, threads, versions, limits of the machine."""
+    config, limits = info["fastgen"], info.get("limits")
+    versions = ", ".join(f"{name} {config[name]}" for name in ("numpy", "scipy", "scikit-learn") if config[name])
+    lines = [
+        f"fastgen {config['fastgen']} on {info.get('cpu', {}).get('brand_raw') or 'an unknown processor'}: "
+        f"instruction set {config['instruction set']}, {config['threads']} threads, {config['cpus']} CPUs",
+        f"Python {config['python']}, {versions}; BLAS: {', '.join(config['blas']) or 'unknown'}",
+    ]
+    if limits:
+        lines.append(
+            f"Limits of this machine: {limits['fma_gflops']:.1f} GFLOP/s (one thread, float64), reading memory "
+            f"{limits['read_gbs']:.1f} GB/s (one thread), {limits['read_gbs_2']:.1f} GB/s (two)"
+        )
+    lines.append(
+        "Medians; in brackets, how many times the time of fastgen. NumPy: the fastest of the ways an expert would "
+        "write it. Bound: what the machine's limits would allow."
+    )
+    if info.get("quick"):
+        lines.append("A quick run: small sizes, few rounds; these are not measurements.")
+    return "\n".join(lines)
+
+
+def chart(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """Horizontal bars on a logarithmic axis: how many times faster fastgen is than each rival."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in rows if row["ratio"]]
+    bars = [(i, name, value) for i, row in enumerate(rows) for name, value in row["ratio"].items()]
+    figure, axes = plt.subplots(figsize=(10, 1.6 + 0.23 * len(bars) + 0.12 * len(rows)), layout="constrained")
+    y, positions, labels = 0.0, [], []
+    named = set()
+    for row in rows:
+        first = y
+        for name, value in row["ratio"].items():
+            axes.barh(y, value - 1, left=1, height=0.85, color=COLOURS[name], label=None if name in named else name)
+            axes.annotate(
+                f"{ratio(value)}",
+                (value, y),
+                xytext=(3 if value >= 1 else -3, 0),
+                textcoords="offset points",
+                ha="left" if value >= 1 else "right",
+                va="center",
+                fontsize=8,
+            )
+            named.add(name)
+            y += 1
+        positions.append((first + y - 1) / 2)
+        threads = row["threads"]
+        labels.append(f"{row['workload']}, {threads} thread{'' if threads == 1 else 's'}")
+        y += 0.6
+    values = [value for _, _, value in bars]
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, 0.7 * min(values)), 1.6 * max(values))
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if min(values) / 2 < t < 2 * max(values)]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(positions, labels, fontsize=8)
+    axes.set_ylim(y - 0.2, -1)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.grid(axis="x", linewidth=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("how many times faster fastgen is (logarithmic)")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.legend(loc="lower right", fontsize=8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Read the JSON of pytest-benchmark; print and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("json", type=Path, help="what pytest wrote with --benchmark-json")
+    path = parser.parse_args().json
+    run = json.loads(path.read_text(encoding="utf-8"))
+    info = run["machine_info"]
+    rows = [entry["extra_info"] for entry in run["benchmarks"] if "ms" in entry["extra_info"]]
+    tables = run.get("tables", [])
+    head = heading(info)
+    print("\n\n".join([head, *texts(rows, tables)]))
+    parts = ["# Benchmarks", head.replace("\n", "\\\n"), "![Speed-up](report.png)"]
+    if rows:
+        parts.append(speed_table(rows))
+    parts += [f"## {table['title']}\n\n{aligned(table['headers'], table['rows'])}" for table in tables]
+    path.with_name("report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    keep = ("fastgen", "cpu", "limits", "quick")
+    record = {"machine": {key: info[key] for key in keep if key in info}, "workloads": rows, "tables": tables}
+    path.with_name("report.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    config = info["fastgen"]
+    title = f"fastgen {config['fastgen']}, {info.get('cpu', {}).get('brand_raw', '')}, {config['instruction set']}"
+    if rows:
+        chart(rows, title, path.with_name("report.png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Us against the others, in one run: all sides give the same answer, then take turns.
+
+One machine is never the same twice, and seldom the same for a minute. So each round times every rival once, then
+fastgen once, and medians are compared. Before each measurement there is a pause: OpenBLAS's threads keep spinning for some
+25 ms after a call and would slow down whatever runs next.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy_reference import BLOCKS
+from threadpoolctl import ThreadpoolController
+
+import fastgen
+from fastgen import _kernels
+
+PAUSE_S = 0.06
+BUDGET_S = 3.5
+"""For the rounds of one benchmark; there are 3 to 25 of them."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the job."""
+
+    call: Callable[[], Any]
+    """Does it, and returns the result."""
+    answer: Callable[[Any], Any] = lambda result: result
+    """Array, or tuple of arrays, of the result: these are compared."""
+    blas_threads: int | None = None
+    """Default: as BLAS likes."""
+    how: str = ""
+    """What distinguishes it from others of the same name."""
+
+
+@cache
+def _threadpools() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401 - loads its own BLAS, so that it is found
+
+    return ThreadpoolController()
+
+
+def _seconds(side: Side, calls: int, pause: float) -> float:
+    limited = side.blas_threads is not None
+    with _threadpools().limit(limits=side.blas_threads, user_api="blas") if limited else nullcontext():
+        time.sleep(pause)
+        start = time.perf_counter()
+        for _ in range(calls):
+            side.call()
+        return (time.perf_counter() - start) / calls
+
+
+def numpy_sides(
+    call: Callable[..., Any], *, threads: int, answer: Callable[[Any], Any] = np.ravel, dtypes: Sequence[Any] = ()
+) -> list[Side]:
+    """Sides for all block sizes, layouts and ways to use threads of a function from `numpy_reference`.
+
+    ``threads`` are used either by NumPy's BLAS alone, or by blocks on as many threads, with a single-threaded BLAS.
+    """
+    sides = []
+    for block in BLOCKS:
+        for by_feature in (False, True):
+            for workers in sorted({1, threads}):
+                for dtype in dtypes or (None,):
+                    options = {"block": block, "by_feature": by_feature, "threads": workers}
+                    if dtype is not None:
+                        options["dtype"] = dtype
+                    how = f"blocks of {block} {'by feature' if by_feature else 'by sample'}, {workers} threads"
+                    if dtype is not None:
+                        how += f", {np.dtype(dtype)}"
+                    sides.append(
+                        Side(lambda options=options: call(**options), answer, threads if workers == 1 else 1, how)
+                    )
+    return sides
+
+
+def _fastest(sides: Sequence[Side], calls: int) -> Side:
+    """After one run of each, two more of the best three decide."""
+    if len(sides) == 1:
+        return sides[0]
+
+    def seconds(i: int) -> float:
+        return _seconds(sides[i], calls, PAUSE_S)
+
+    first = sorted((seconds(i), i) for i in range(len(sides)))[:3]
+    return sides[min((min(once, seconds(i), seconds(i)), i) for once, i in first)[1]]
+
+
+def _assert_same(ours: Any, theirs: Any, rtol: float, atol: float, name: str) -> None:
+    if not isinstance(ours, tuple):
+        ours, theirs = (ours,), (theirs,)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(other, mine, rtol=rtol, atol=atol, err_msg=f"{name} and fastgen disagree")
+
+
+class Versus:
+    """The fixture ``versus``: call it once, with everything that is to take turns."""
+
+    def __init__(self, benchmark: Any, quick: bool, limits: dict[str, float] | None, rows: list[dict[str, Any]]):
+        self.benchmark = benchmark
+        self.quick = quick
+        self.limits = limits
+        self.rows = rows
+
+    def __call__(
+        self,
+        workload: str,
+        ours: Side,
+        rivals: dict[str, Side | Sequence[Side]],
+        *,
+        rtol: float = 1e-10,
+        atol: float = 1e-12,
+        threads: int | None = None,
+        calls: int = 1,
+        n_bytes: float = 0.0,
+        n_flops: float = 0.0,
+        **parameters: Any,
+    ) -> None:
+        """Assert that all sides agree, then time them in turns, and record medians.
+
+        Parameters
+        ----------
+        workload : str
+            What is done, in a few words.
+        ours : Side
+        rivals : dict
+            By name. Of several sides, the fastest of a trial competes.
+        rtol, atol : float
+            How closely the answers agree.
+        threads : int, optional
+            Of ours. Default: `fastgen.get_num_threads`.
+        calls : int
+            Calls in one measurement, for what takes microseconds.
+        n_bytes, n_flops : float
+            Least memory traffic and arithmetic of one call, to be compared with the limits of one thread.
+        **parameters
+            For the record.
+        """
+        threads = threads or fastgen.get_num_threads()
+        if self.quick:
+            calls = max(1, calls // 10)
+        with fastgen.num_threads(threads):
+            answer = ours.answer(ours.call())
+            chosen: dict[str, Side] = {}
+            for name, candidates in rivals.items():
+                sides = [candidates] if isinstance(candidates, Side) else list(candidates)
+                for side in sides:
+                    _assert_same(answer, side.answer(side.call()), rtol, atol, f"{name} {side.how}".strip())
+                chosen[name] = sides[len(sides) // 2] if self.quick else _fastest(sides, calls)
+            self._take_turns(workload, ours, chosen, threads, calls, n_bytes, n_flops, parameters)
+
+    def _take_turns(
+        self,
+        workload: str,
+        ours: Side,
+        rivals: dict[str, Side],
+        threads: int,
+        calls: int,
+        n_bytes: float,
+        n_flops: float,
+        parameters: dict[str, Any],
+    ) -> None:
+        times: dict[str, list[float]] = {name: [] for name in rivals}
+        pause = 0.0 if self.quick else PAUSE_S
+
+        def rivals_turn() -> None:
+            for name, rival in rivals.items():
+                times[name].append(_seconds(rival, calls, pause))
+            time.sleep(pause)
+
+        def our_turn() -> None:
+            for _ in range(calls):
+                ours.call()
+
+        gc.collect()
+        gc.disable()
+        try:
+            start = time.perf_counter()
+            rivals_turn()
+            our_turn()
+            cycle = time.perf_counter() - start
+            for measured in times.values():
+                measured.clear()
+            rounds = 3 if self.quick or cycle > BUDGET_S / 2 else min(25, max(5, int(BUDGET_S / cycle)))
+            self.benchmark.pedantic(our_turn, setup=rivals_turn, rounds=rounds)
+        finally:
+            gc.enable()
+        if self.benchmark.disabled:
+            return
+        ms = {"fastgen": 1e3 * statistics.median(self.benchmark.stats.stats.data) / calls}
+        ms |= {name: 1e3 * statistics.median(measured) for name, measured in times.items()}
+        row: dict[str, Any] = {
+            "workload": workload,
+            "parameters": parameters,
+            "threads": threads,
+            "isa": _kernels.isa,
+            "rounds": rounds,
+            "calls": calls,
+            "ms": ms,
+            "ratio": {name: ms[name] / ms["fastgen"] for name in rivals},
+            "how": {name: side.how for name, side in rivals.items() if side.how},
+        }
+        if self.limits and threads == 1 and (n_bytes or n_flops):
+            bounds = {
+                "memory": 1e-6 * n_bytes / self.limits["read_gbs"],
+                "fma": 1e-6 * n_flops / self.limits["fma_gflops"],
+            }
+            kind = max(bounds, key=lambda name: bounds[name])
+            row |= {"bound": kind, "bound_ms": bounds[kind], "times_bound": ms["fastgen"] / bounds[kind]}
+        self.benchmark.extra_info.update(row)
+        self.rows.append(row)
