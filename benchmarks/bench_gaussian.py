@@ -226,6 +226,23 @@ def test_fit(versus, size, n, d):
     )
 
 
+@pytest.mark.parametrize(("n", "d"), [(1_000_000, 10), (200_000, 64)])
+def test_fit_one_thread(versus, size, n, d):
+    X = data(size(n), d)
+    versus(
+        f"Gaussian.fit, full, {shape(*X.shape)}",
+        Side(lambda: Gaussian().fit(X), lambda fit: (fit.mean_, fit.covariance_)),
+        {
+            "NumPy": numpy_sides(lambda **options: numpy_reference.gaussian_fit(X, **options), threads=1, answer=tuple),
+        },
+        threads=1,
+        n_bytes=X.nbytes,
+        n_flops=len(X) * (d * (d + 1) + d + d),  # half of the products; sum, and subtract the mean
+        n=len(X),
+        d=d,
+    )
+
+
 def test_fit_missing(versus, size):
     d = 8
     rng = np.random.default_rng(2)

@@ -39,11 +39,13 @@ class Worker:
         )
 
     def ask(self, command, name):
+        """The reply to a command: see isa_worker.py."""
         self.process.stdin.write(f"{command} {name}\n".encode())
         self.process.stdin.flush()
         return pickle.load(self.process.stdout)
 
     def close(self):
+        """End of input ends the process."""
         self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()

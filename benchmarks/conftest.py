@@ -1,11 +1,11 @@
 """Benchmarks that are also tests: every one asserts the answer that it times.
 
 ``make bench``, or ``python -m pytest benchmarks --benchmark-json=bench-output/benchmark.json`` and then
-``python benchmarks/report.py bench-output/benchmark.json``. With ``--quick`` (CI) sizes are a tenth, rounds are few, and
-speed is not asserted.
+``python benchmarks/report.py bench-output/benchmark.json``. With ``--quick`` (CI) sizes are a tenth, rounds are few,
+and speed is not asserted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import machine
@@ -54,11 +54,9 @@ def limits(request: pytest.FixtureRequest, quick: bool) -> dict[str, float] | No
 
 
 @pytest.fixture
-def versus(
-    benchmark: Any, request: pytest.FixtureRequest, quick: bool, limits: dict[str, float] | None
-) -> Iterator[Versus]:
+def versus(benchmark: Any, request: pytest.FixtureRequest, quick: bool, limits: dict[str, float] | None) -> Versus:
     """Time fastgen and rivals in turns: see `versus.Versus`."""
-    yield Versus(benchmark, quick, limits, request.config.stash[ROWS])
+    return Versus(benchmark, quick, limits, request.config.stash[ROWS])
 
 
 @pytest.fixture(scope="session")

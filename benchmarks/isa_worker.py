@@ -1,7 +1,7 @@
 """One instruction-set variant at work: reads commands from stdin, writes pickled replies to stdout.
 
-``time NAME``: seconds of one run on one thread. ``answer NAME``: its result. FASTGEN_ISA chooses the variant; the argument is
-the size of the data, in parts of the full size.
+``time NAME``: seconds of one run on one thread. ``answer NAME``: its result. FASTGEN_ISA chooses the variant; the
+argument is the size of the data, in parts of which ten make the full size.
 """
 
 import pickle
@@ -54,7 +54,7 @@ def _moments(X, kind):
 
 @cache
 def workload(name: str, scale: int):
-    """The job of this name, ready to be run; ``scale``: how many parts of full size."""
+    """The job of this name, ready to be run; ``scale``: how many tenths of the full size."""
     rng = np.random.default_rng(0)
     what, *details = name.split(", ")
     numbers = {key: int(value) for key, value in (part.split(" = ") for part in details if " = " in part)}

@@ -1,6 +1,7 @@
 """What this machine can do at most: arithmetic of one thread, and reading from memory.
 
-A few loops in C, compiled here and now for this very processor. Without a C compiler there are no limits to compare with.
+A few loops in C, compiled here and now for this very processor. Without a C compiler there are no limits to
+compare with.
 """
 
 import ctypes

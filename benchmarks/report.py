@@ -66,9 +66,10 @@ def heading(info: dict[str, Any]) -> str:
     """Processor, instruction set, threads, versions, limits of the machine."""
     config, limits = info["fastgen"], info.get("limits")
     versions = ", ".join(f"{name} {config[name]}" for name in ("numpy", "scipy", "scikit-learn") if config[name])
+    processor = info.get("cpu", {}).get("brand_raw") or "an unknown processor"
+    in_use = f"instruction set {config['instruction set']}, {config['threads']} threads, {config['cpus']} CPUs"
     lines = [
-        f"fastgen {config['fastgen']} on {info.get('cpu', {}).get('brand_raw') or 'an unknown processor'}: "
-        f"instruction set {config['instruction set']}, {config['threads']} threads, {config['cpus']} CPUs",
+        f"fastgen {config['fastgen']} on {processor}: {in_use}",
         f"Python {config['python']}, {versions}; BLAS: {', '.join(config['blas']) or 'unknown'}",
     ]
     if limits:

@@ -1,8 +1,8 @@
 """Us against the others, in one run: all sides give the same answer, then take turns.
 
 One machine is never the same twice, and seldom the same for a minute. So each round times every rival once, then
-fastgen once, and medians are compared. Before each measurement there is a pause: OpenBLAS's threads keep spinning for some
-25 ms after a call and would slow down whatever runs next.
+fastgen once, and medians are compared. Before each measurement there is a pause: OpenBLAS's threads keep spinning for
+some 25 ms after a call and would slow down whatever runs next.
 """
 
 import gc

@@ -108,7 +108,7 @@ class Kernel(BaseEstimator):
         return self.kernel_.score_samples(X)
 
     def sample(self, n, random_state=None):
-        return self.kernel_.sample(n, random_state=int(random_state.integers(2**31)))
+        return self.kernel_.sample(n, random_state=random_state)
 
 
 # ---- discriminant analysis ---------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ def test_a_singular_class_is_named(iris):
     with pytest.raises(SingularCovarianceError, match=r"class 2 \(50 samples\).*column 3 is, up to rounding, a linear"):
         GenerativeClassifier().fit(X, y)
     X[:, 3] = X[:, 0]
-    with pytest.raises(SingularCovarianceError, match=r"the covariance shared by all classes \(150 samples\)"):
+    with pytest.raises(SingularCovarianceError, match=r"the covariance of all classes together \(150 samples\)"):
         GenerativeClassifier(Gaussian("tied")).fit(X, y)
     X[y == 1, 2] = 4.5
     with pytest.raises(SingularCovarianceError, match=r"class 1 \(50 samples\).*the variance of column 2 is 0"):

@@ -60,7 +60,16 @@ def downstream(tmp_path_factory):
         unpacked = Path(sys.prefix) / "include-python" / "usr" / "include"
         headers = [*map(str, unpacked.glob("python3*")), str(unpacked)]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    command = ["cc", "-O1", "-fPIC", "-shared", *(f"-I{h}" for h in headers), "downstream.c", "-o", f"downstream{suffix}"]
+    command = [
+        "cc",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        *(f"-I{h}" for h in headers),
+        "downstream.c",
+        "-o",
+        f"downstream{suffix}",
+    ]
     subprocess.run(command, cwd=folder, check=True)
     sys.path.insert(0, str(folder))
     try:

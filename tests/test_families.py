@@ -41,7 +41,7 @@ def correlated(rng, n, d):
 
 
 def test_is_a_family():
-    assert isinstance(Gaussian(), Family)
+    assert isinstance(Gaussian(means=[[0.0]], covariances=[[[1.0]]]), Family)
 
 
 # ---- the estimate ------------------------------------------------------------------------------------------------
@@ -369,9 +369,9 @@ def test_without_parameters():
     ("arguments", "message"),
     [
         ({"covariance_type": "round"}, "covariance_type must be one of"),
-        ({"reg_covar": -1e-9}, "reg_covar must be finite and not negative"),
-        ({"reg_covar": nan}, "reg_covar must be finite and not negative"),
-        ({"reg_covar": np.inf}, "reg_covar must be finite and not negative"),
+        ({"reg_covar": -1e-9}, "reg_covar must be a finite number"),
+        ({"reg_covar": nan}, "reg_covar must be a finite number"),
+        ({"reg_covar": np.inf}, "reg_covar must be a finite number"),
         ({"means": [[0.0]]}, "give both means and covariances"),
         ({"covariances": [[[1.0]]]}, "give both means and covariances"),
         ({"means": [0.0], "covariances": [[[1.0]]]}, "means must have shape"),

@@ -331,8 +331,11 @@ def test_partial_fit_fills_missing_values_with_what_it_knows(rng):
     ("data", "message"),
     [
         (np.array([[0.0, 1.0], [1.0, np.inf], [2.0, 3.0]]), r"infinity \(at row 1, column 1\)"),
-        (np.zeros((5, 2)), "the covariance of 5 samples is not positive definite: the variance of column 0 is 0"),
-        (np.zeros((1, 2)), "the covariance of 1 sample is not positive definite"),
+        (
+            np.zeros((5, 2)),
+            r"covariance of the data \(5 samples\) is not positive definite: the variance of column 0 is 0",
+        ),
+        (np.zeros((1, 2)), r"the covariance of the data \(1 sample\) is not positive definite"),
         (np.repeat(np.arange(6.0)[:, None], 2, axis=1), "column 1 is, up to rounding, a linear combination"),
         (np.zeros((3, 2), complex), "Complex data"),
         (np.full((3, 2), nan), "no observed value"),
@@ -363,8 +366,8 @@ def test_singular_covariances_name_the_remedy():
     ("parameters", "message"),
     [
         ({"covariance_type": "fool"}, "covariance_type must be one of 'full', 'tied', 'diag', 'spherical'; got 'fool'"),
-        ({"reg_covar": -1.0}, "reg_covar must be finite and not negative"),
-        ({"reg_covar": nan}, "reg_covar must be finite and not negative"),
+        ({"reg_covar": -1.0}, "reg_covar must be a finite number"),
+        ({"reg_covar": nan}, "reg_covar must be a finite number"),
     ],
 )
 def test_wrong_parameters(parameters, message):
@@ -606,7 +609,7 @@ def test_imputed_draws_have_the_conditional_moments(rng, covariance_type):
     assert (np.abs(np.cov(draws.T, ddof=0) - covariance) < 6 * error).all()
     X = np.tile(x, (3, 1))
     assert np.array_equal(g.impute(X, "sample", random_state=1), g.impute(X, "sample", random_state=1))
-    with pytest.raises(ValueError, match="method must be 'mean' or 'sample'"):
+    with pytest.raises(ValueError, match="method must be one of 'mean', 'sample'"):
         g.impute(X, "median")
     with pytest.raises(ValueError, match="infinity"):
         g.impute([[np.inf, nan, 0.0]])

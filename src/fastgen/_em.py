@@ -6,9 +6,11 @@ unit of weight: the log-likelihood, with the logarithm of the prior where there 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
-from fastgen._validation import Array, Data
+from fastgen._validation import Array, Data, check_number
+from fastgen.errors import ComponentError
 from fastgen.families._base import Family
 
 EStep = Callable[[Any], tuple[float, Any]]
@@ -57,7 +59,15 @@ def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter
 
 def fit_labelled(family: Family, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int) -> Fit:
     """Fit one component to each group (X, weights): in closed form, by EM if values are missing."""
-    parts = [family.statistics(X, weights) for X, weights in groups]
+    check_number(tol, "tol", Real, 0)
+    check_number(max_iter, "max_iter", Integral, 1)
+    parts = []
+    for k, (X, weights) in enumerate(groups):
+        try:
+            parts.append(family.statistics(X, weights))
+        except ComponentError as error:
+            error.component = k
+            raise
     statistics = type(parts[0]).stack(parts)
     start = family.maximise(statistics)
     if statistics.complete:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from fastgen._em import Fit
 from fastgen._missing import Index
-from fastgen._validation import Data, as_floats
+from fastgen._validation import as_floats
 
 Model = TypeVar("Model", bound="FastgenEstimator")
 P = ParamSpec("P")
@@ -46,12 +46,16 @@ class FastgenEstimator(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         return tags
 
-    def _check_data(self, X: ArrayLike, *, reset: bool = False) -> Data:
-        """X as (n, d) floats; feature names and number are set (``reset``) or compared. Infinity is found later."""
+    def _check_data(self, X: ArrayLike, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        """X as (n, d) floats, and labels y if given; feature names and number are set (``reset``) or compared.
+
+        Infinity in X is found later, by the kernels.
+        """
         if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.kind == "f"):
             X = as_floats(X, "X")  # refuses what would lose digits
-        array = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False)
-        return cast(Data, array)
+        return validate_data(
+            self, X, y, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False
+        )
 
     def _columns(self, columns: Iterable[Any] | Any) -> Index:
         """Column numbers from numbers, feature names, a slice, or a boolean mask."""

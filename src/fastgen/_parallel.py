@@ -162,6 +162,8 @@ def run_chunks(make_body: Callable[[], Body], n: int, unit: int, cost_ns: float,
     ``make_body`` is called once on each thread and may hold its work space. ``cost_ns`` is a rough estimate for
     all of the work. The first exception of any thread is raised, after all have stopped.
     """
+    if n == 0:
+        return
     limit = None
     if n_threads is None:
         limit = get_num_threads()
@@ -204,7 +206,8 @@ def _run_on(threads: int, make_body: Callable[[], Body], n: int, unit: int) -> N
         work()
     finally:
         stop = True  # only matters if this thread was interrupted: otherwise nothing is left to take
-        failures = [helper.exception() for helper in helpers if helper is not None]
+        # A helper that has not started is not waited for: all threads of the pool may be waiting like this one.
+        failures = [helper.exception() for helper in helpers if helper is not None and not helper.cancel()]
     for failure in failures:
         if failure is not None:
             raise failure

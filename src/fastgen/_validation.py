@@ -4,6 +4,7 @@ Nothing is copied that need not be: float32 and float64 arrays of any layout pas
 booleans become float64; anything that would lose something (complex, long double, text) is refused.
 """
 
+from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +23,8 @@ BLOCK_ROWS = 4096
 def as_floats(value: ArrayLike, name: str) -> Data:
     """Return ``value`` as an aligned float32 or float64 array in native byte order, copied only if it must be."""
     if isinstance(value, np.ma.MaskedArray):  # what is masked is missing
-        kept = value if value.dtype.kind == "f" else value.astype(np.float64)
-        value = kept.filled(np.nan)
+        dtype = value.dtype if value.dtype.kind == "f" else np.float64
+        value = np.where(np.ma.getmaskarray(value), np.nan, value.data).astype(dtype)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -71,7 +72,7 @@ def as_parameters(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
 
 
 def as_weights(sample_weight: ArrayLike | None, n: int, name: str = "sample_weight") -> Array | None:
-    """Return weights of shape (n,): finite, not negative, not all zero. None stays None (all ones)."""
+    """Return weights of shape (n,): finite, not negative, with a positive sum. None stays None (all ones)."""
     if sample_weight is None:
         return None
     weights = np.asarray(as_floats(sample_weight, name), dtype=np.float64)
@@ -83,6 +84,9 @@ def as_weights(sample_weight: ArrayLike | None, n: int, name: str = "sample_weig
         raise ValueError(f"{name} must be finite and not negative")
     if not weights.any():
         raise ValueError(f"{name} must not be all zero: nothing is left to fit")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(weights.sum()):
+            raise ValueError(f"{name} must have a finite sum")
     return weights
 
 
@@ -123,6 +127,13 @@ def as_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.Generator(random_state._bit_generator)
     return np.random.default_rng(random_state)
+
+
+def check_number(value: object, name: str, kind: type, least: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number of this kind (Integral or Real), not below ``least``."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= cast(float, value) < np.inf:
+        noun = "an integer" if kind is Integral else "a finite number"
+        raise ValueError(f"{name} must be {noun} of at least {least}, got {value!r}")
 
 
 def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from fastgen import families
 from fastgen._em import fit_labelled
 from fastgen._estimator import FastgenEstimator, atomic
-from fastgen._validation import Array, Data, as_generator, as_parameters, as_weights, refuse_infinity
-from fastgen.errors import SingularCovarianceError
+from fastgen._validation import Array, Data, as_generator, as_parameters, as_weights, check_choice, refuse_infinity
+from fastgen.errors import ComponentError, SingularCovarianceError
 from fastgen.gaussian import Gaussian
 from fastgen.kernels import logsumexp, softmax
 
@@ -93,11 +93,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         ValueError
             A class without weight, labels that are not classes, priors that are not probabilities.
         """
-        if y is None:
-            raise ValueError("GenerativeClassifier requires y to be passed, but the target y is None")
-        data = self._check_data(X, reset=True)
-        labels = column_or_1d(y, warn=True)
-        check_consistent_length(data, labels)
+        data, labels = self._check_data(X, y, reset=True)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         K = len(self.classes_)
@@ -113,24 +109,36 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         density = Gaussian() if self.density is None else self.density
         self.family_: families.Gaussian | None = None
         if isinstance(density, Gaussian):
-            self._fit_gaussians(density, groups)
+            self._fit_gaussians(density, data, groups)
         else:
-            self.densities_ = [
-                clone(density).fit(part) if w is None else clone(density).fit(part, sample_weight=w)
-                for part, w in groups
-            ]
+            self._fit_each(density, data, groups)
         return self
 
-    def _fit_gaussians(self, density: Gaussian, groups: list[tuple[Data, Array | None]]) -> None:
+    def _fit_each(self, density: Any, data: Data, groups: list[tuple[Data, Array | None]]) -> None:
+        """A copy of the density for each class."""
+        absent = [name for name in ("fit", "log_prob", "sample") if not hasattr(density, name)]
+        if absent:
+            raise TypeError(f"density must have fit, log_prob and sample, but {density!r} lacks {', '.join(absent)}")
+        refuse_infinity(data)
+        copies = [clone(density, safe=False) for _ in groups]
+        self.densities_ = [
+            copy.fit(X) if weights is None else copy.fit(X, sample_weight=weights)
+            for copy, (X, weights) in zip(copies, groups, strict=True)
+        ]
+
+    def _fit_gaussians(self, density: Gaussian, data: Data, groups: list[tuple[Data, Array | None]]) -> None:
         """All classes as the components of one family: fitted together (tied), scored in one pass."""
         try:
             fit = fit_labelled(density.family, groups, tol=density.tol, max_iter=density.max_iter)
         except SingularCovarianceError as error:
             if density.covariance_type == "tied":
-                subject, n = "the covariance shared by all classes", sum(len(X) for X, _ in groups)
-            else:
-                subject, n = f"the covariance of class {self._name(error.component)}", len(groups[error.component][0])
-            raise error.about(f"{subject} ({n} sample{'' if n == 1 else 's'})") from None
+                raise error.of("all classes together", len(data)) from None
+            raise error.of(f"class {self._name(error.component)}", len(groups[error.component][0])) from None
+        except ComponentError as error:
+            raise error.of(f"class {self._name(error.component)}", len(groups[error.component][0])) from None
+        except ValueError:
+            refuse_infinity(data)  # and say where in the whole of it
+            raise
         self.family_ = fit.family
         self._report(fit)
         self.densities_ = []
@@ -145,7 +153,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
     def _check_priors(self, K: int) -> Array:
         if self.priors is None:
             return cast(Array, self.class_count_ / self.class_count_.sum())
-        priors = as_parameters(self.priors, "priors", (K,))
+        priors = as_parameters(self.priors, "priors", (K,)).copy()
         if priors.min() < 0 or abs(priors.sum() - 1) > 1e-8:
             raise ValueError(f"priors must be probabilities that add up to 1, got {priors}")
         return priors
@@ -235,6 +243,8 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         """
         return cast(Array, logsumexp(self.predict_joint_log_proba(X)))
 
+    score_samples = log_prob
+
     def sample(
         self, n_samples: int | None = None, y: Any = None, random_state: Any = None
     ) -> tuple[Array, NDArray[Any]]:
@@ -273,30 +283,32 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         else:
             for k in np.unique(codes):
                 rows = codes == k
-                X[rows] = self.densities_[k].sample(int(rows.sum()), random_state=rng)
+                # A seed is what every density takes; scikit-learn knows no Generator.
+                X[rows] = self.densities_[k].sample(int(rows.sum()), random_state=int(rng.integers(2**31)))
         return X, self.classes_[codes]
 
-    def impute(self, X: ArrayLike) -> Data:
-        """A copy of X in which missing cells are at their conditional mean, given the observed cells of the row.
+    def impute(self, X: ArrayLike, method: str = "mean", random_state: Any = None) -> Data:
+        """A copy of X in which missing cells (NaN) are filled in, given the observed cells of the row.
 
-        E[x_m | x_o] = sum_y p(y | x_o) E[x_m | x_o, y]. Needs densities with ``impute``.
+        E[x_m | x_o] = sum_y p(y | x_o) E[x_m | x_o, y], or a draw: a class from p(y | x_o), then from its density.
+        Needs Gaussian densities.
 
         Parameters
         ----------
         X : array (n, d)
+        method : {"mean", "sample"}
+        random_state : None, int, numpy.random.Generator or RandomState
+            For "sample".
 
         Returns
         -------
         array (n, d)
+            O(d^3) for each class and distinct pattern of missing columns.
         """
+        check_is_fitted(self)
+        check_choice(method, "method", ("mean", "sample"))
+        if self.family_ is None:
+            raise AttributeError(f"impute needs Gaussian densities, not {type(self.densities_[0]).__name__}")
         posterior = self.predict_proba(X)
-        data = self._check_data(X)
-        result = data.copy()
-        missing = np.isnan(data)
-        rows = missing.any(axis=1)
-        part = data[rows]
-        expected = np.zeros(part.shape)
-        for k, density in enumerate(self.densities_):
-            expected += posterior[rows, k, None] * density.impute(part)
-        result[missing] = expected[missing[rows]]
-        return result
+        rng = as_generator(random_state) if method == "sample" else None
+        return self.family_.impute(self._check_data(X), posterior, rng)

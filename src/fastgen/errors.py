@@ -1,10 +1,14 @@
 """Errors of this package. Each states what was wrong, what was expected, and the remedy."""
 
+from typing import Self
+
 import numpy as np
 
+__all__ = ["ComponentError", "SingularCovarianceError", "UnobservedColumnError"]
 
-class SingularCovarianceError(np.linalg.LinAlgError):
-    """A covariance is not positive definite, or only so by rounding. A ``ValueError``.
+
+class ComponentError(ValueError):
+    """One component (class, state) of a model cannot have the parameters that it would need.
 
     Attributes
     ----------
@@ -12,6 +16,9 @@ class SingularCovarianceError(np.linalg.LinAlgError):
         Which one, 0 for the first.
     reason : str
         What is wrong with it.
+    subject : str
+        What it is called where the user sees it.
+    remedy : str
     """
 
     def __init__(self, component: int, reason: str, subject: str, remedy: str) -> None:
@@ -21,9 +28,28 @@ class SingularCovarianceError(np.linalg.LinAlgError):
         self.subject = subject
         self.remedy = remedy
 
-    def about(self, subject: str) -> "SingularCovarianceError":
-        """The same error, of a covariance that goes by another name where the user sees it."""
-        return SingularCovarianceError(self.component, self.reason, subject, self.remedy)
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str, str, str]]:
+        return type(self), (self.component, self.reason, self.subject, self.remedy)
+
+    def of(self, whom: str, n_samples: int) -> Self:
+        """Name what the component stands for, and how many samples it has; the error itself, to be raised again."""
+        self.subject = f"{whom} ({n_samples} sample{'' if n_samples == 1 else 's'})"
+        return self
+
+
+class SingularCovarianceError(ComponentError, np.linalg.LinAlgError):
+    """A covariance is not positive definite, or only so by rounding. A ``ValueError`` and a ``LinAlgError``."""
+
+    def of(self, whom: str, n_samples: int) -> Self:
+        """Name whose covariance it is."""
+        return super().of(f"the covariance of {whom}", n_samples)
 
     def __str__(self) -> str:
         return f"{self.subject} is not positive definite: {self.reason}. {self.remedy}"
+
+
+class UnobservedColumnError(ComponentError):
+    """A column has no observed value, so nothing is known about it."""
+
+    def __str__(self) -> str:
+        return f"{self.reason} in {self.subject}. {self.remedy}"

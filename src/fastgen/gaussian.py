@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from fastgen import families
 from fastgen._em import fit_labelled
 from fastgen._estimator import FastgenEstimator, atomic
-from fastgen._validation import Array, Data, as_floats, as_generator, as_weights, refuse_infinity
-from fastgen.errors import SingularCovarianceError
+from fastgen._validation import Array, Data, as_floats, as_generator, as_weights, check_choice, refuse_infinity
+from fastgen.errors import ComponentError
 from fastgen.kernels import LOG_2PI
 
 __all__ = ["Gaussian"]
@@ -109,10 +109,11 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         self.family_ = family
         self.mean_ = family.means[0].copy()
         self.covariance_: Array | float
-        if self.covariance_type == "spherical":
+        if family.covariance_type == "spherical":
             self.covariance_ = float(family.covariances[0])
         else:
-            self.covariance_ = (family.covariances if self.covariance_type == "tied" else family.covariances[0]).copy()
+            tied = family.covariance_type == "tied"
+            self.covariance_ = (family.covariances if tied else family.covariances[0]).copy()
         self.n_features_in_ = family.n_features
         return self
 
@@ -148,9 +149,8 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         weights = as_weights(sample_weight, len(data))
         try:
             fit = fit_labelled(self.family, [(data, weights)], tol=self.tol, max_iter=self.max_iter)
-        except SingularCovarianceError as error:
-            n = len(data)
-            raise error.about(f"the covariance of {n} sample{'' if n == 1 else 's'}") from None
+        except ComponentError as error:
+            raise error.of("the data", len(data)) from None
         self.statistics_ = fit.statistics
         self._with_family(fit.family)
         self._report(fit)
@@ -274,7 +274,8 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         return self._derived(family, rest)
 
     def _derived(self, family: families.Gaussian, columns: Any) -> Self:
-        result = type(self)(**self.get_params())._with_family(family)
+        parameters = self.get_params() | {"covariance_type": family.covariance_type}
+        result = type(self)(**parameters)._with_family(family)
         result._keep_names(self, columns)
         return result
 
@@ -295,11 +296,10 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             O(d^3) for each distinct pattern of missing columns.
         """
         check_is_fitted(self)
-        if method not in ("mean", "sample"):
-            raise ValueError(f"method must be 'mean' or 'sample', got {method!r}")
+        check_choice(method, "method", ("mean", "sample"))
         data = self._check_data(X)
         refuse_infinity(data)
-        return self.family_.impute(data, 0, as_generator(random_state) if method == "sample" else None)
+        return self.family_.impute(data, rng=as_generator(random_state) if method == "sample" else None)
 
     def entropy(self) -> float:
         """Differential entropy in nats: (d (1 + log 2 pi) + log det covariance) / 2.
@@ -311,11 +311,10 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         d = self.n_features_in_
         factors = self.family_.precisions_cholesky
-        if self.covariance_type == "spherical":
-            half_log_det = -d * float(np.log(factors[0]))
-        else:
-            diagonal = factors[0] if self.covariance_type == "diag" else factors.reshape(d, d).diagonal()
-            half_log_det = -float(np.log(diagonal).sum())
+        kind = self.family_.covariance_type
+        if kind in ("full", "tied"):
+            factors = factors.reshape(d, d).diagonal()
+        half_log_det = -float(np.log(factors).sum()) * (d if kind == "spherical" else 1)
         return 0.5 * d * (1 + LOG_2PI) + half_log_det
 
     def aic(self, X: ArrayLike) -> float:

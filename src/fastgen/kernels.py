@@ -66,7 +66,7 @@ def _precision_factor(covariance: Array, component: int, subject: str, remedy: s
         j = int(variances.argmin())
         raise refuse(f"the variance of column {j} is {variances[j]:.3g}")
     sd = np.sqrt(variances)
-    if np.any(np.abs(covariance - covariance.T) > 1e-8 * sd * sd[:, None]):
+    if np.any(np.abs(covariance - covariance.T) > 1e-6 * sd * sd[:, None]):
         raise ValueError(f"{subject} is not symmetric")
     factor = np.triu(covariance)
     # The pivots are 1 - R^2 of each column given those before it: what is singular does not depend on units.

@@ -9,7 +9,8 @@ sec. 11.2). Diagonal and spherical: columns are independent, so each has its own
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Self, cast
 
 import numpy as np
@@ -26,9 +27,10 @@ from fastgen._validation import (
     as_parameters,
     as_weights,
     check_choice,
+    check_number,
     refuse_infinity,
 )
-from fastgen.errors import SingularCovarianceError
+from fastgen.errors import SingularCovarianceError, UnobservedColumnError
 from fastgen.kernels import (
     COVARIANCE_TYPES,
     covariance_shape,
@@ -50,19 +52,21 @@ class FullStatistics:
     """(K,)"""
     mean: Array
     """(K, d); 0 where the weight is 0."""
+    mean_rest: Array
+    """(K, d): what rounding left of the mean, so that merging many blocks far from 0 does not add it up."""
     scatter: Array
     """(K, d, d)"""
     complete: bool = True
     """Whether they follow from the data alone, without parameters that filled in missing values."""
 
     def __add__(self, other: "FullStatistics") -> "FullStatistics":
-        weight, share, delta = _merge(self.weight, self.mean, other.weight, other.mean)
-        return FullStatistics(
-            weight,
-            self.mean + delta * share[:, None],
-            self.scatter + other.scatter + (self.weight * share)[:, None, None] * delta[:, :, None] * delta[:, None, :],
-            self.complete and other.complete,
-        )
+        if not isinstance(other, FullStatistics):
+            return NotImplemented
+        weight = self.weight[:, None]
+        share, delta, mean, rest = _merge(weight, other.weight[:, None], self, other)
+        between = (weight * share * delta)[:, :, None] * delta[:, None, :]
+        scatter = self.scatter + other.scatter + between
+        return FullStatistics(self.weight + other.weight, mean, rest, scatter, self.complete and other.complete)
 
     @classmethod
     def stack(cls, parts: "Sequence[FullStatistics]") -> "FullStatistics":
@@ -70,6 +74,7 @@ class FullStatistics:
         return cls(
             np.concatenate([part.weight for part in parts]),
             np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.mean_rest for part in parts]),
             np.concatenate([part.scatter for part in parts]),
             all(part.complete for part in parts),
         )
@@ -85,19 +90,19 @@ class DiagonalStatistics:
     """(K, d) total weight of the rows in which the column is observed"""
     mean: Array
     """(K, d)"""
+    mean_rest: Array
+    """(K, d): what rounding left of the mean"""
     scatter: Array
     """(K, d): sum w (x - mean)^2"""
 
     complete = True
 
     def __add__(self, other: "DiagonalStatistics") -> "DiagonalStatistics":
-        count, share, delta = _merge(self.count, self.mean, other.count, other.mean)
-        return DiagonalStatistics(
-            self.weight + other.weight,
-            count,
-            self.mean + delta * share,
-            self.scatter + other.scatter + self.count * share * delta * delta,
-        )
+        if not isinstance(other, DiagonalStatistics):
+            return NotImplemented
+        share, delta, mean, rest = _merge(self.count, other.count, self, other)
+        scatter = self.scatter + other.scatter + self.count * share * delta * delta
+        return DiagonalStatistics(self.weight + other.weight, self.count + other.count, mean, rest, scatter)
 
     @classmethod
     def stack(cls, parts: "Sequence[DiagonalStatistics]") -> "DiagonalStatistics":
@@ -106,22 +111,31 @@ class DiagonalStatistics:
             np.concatenate([part.weight for part in parts]),
             np.concatenate([part.count for part in parts]),
             np.concatenate([part.mean for part in parts]),
+            np.concatenate([part.mean_rest for part in parts]),
             np.concatenate([part.scatter for part in parts]),
         )
 
 
-def _merge(weight: Array, mean: Array, other_weight: Array, other_mean: Array) -> tuple[Array, Array, Array]:
-    """Total weight, the other's share in it, and the way from one mean to the other's."""
-    if mean.shape != other_mean.shape:
-        raise ValueError(f"statistics of shapes {mean.shape} and {other_mean.shape} cannot be merged")
+AnyStatistics = FullStatistics | DiagonalStatistics
+
+
+def _merge(
+    weight: Array, other_weight: Array, one: AnyStatistics, other: AnyStatistics
+) -> tuple[Array, Array, Array, Array]:
+    """The other's share in the total weight, the way from one mean to the other's, the merged mean and its rest."""
+    if one.mean.shape != other.mean.shape:
+        raise ValueError(f"statistics of shapes {one.mean.shape} and {other.mean.shape} cannot be merged")
     total = weight + other_weight
     share = np.divide(other_weight, total, out=np.zeros_like(total), where=total > 0)
-    return total, share, other_mean - mean
+    delta = (other.mean - one.mean) + (other.mean_rest - one.mean_rest)
+    step = delta * share
+    mean = one.mean + step  # and what this sum loses (Knuth's two-sum):
+    part = mean - one.mean
+    lost = (one.mean - (mean - part)) + (step - part)
+    return share, delta, mean, one.mean_rest + lost
 
 
-def _moments(
-    X: Data, weights: Array | None, full: bool, n_threads: int | None
-) -> tuple[FullStatistics | DiagonalStatistics, int]:
+def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) -> tuple[AnyStatistics, int]:
     """Statistics of one component, and what the kernel found: rows left out (full), columns with inf (otherwise)."""
     n, d = X.shape
     kernel: Any = _gaussian.moments_f32 if X.dtype == np.float32 else _gaussian.moments_f64
@@ -146,16 +160,14 @@ def _moments(
     run_chunks(make_body, len(cuts), 1, n * d * (0.5 * size + 2) / 6, n_threads)
     total: Any = None
     for count, mean, scatter in zip(counts, means, scatters, strict=True):
-        centre = (mean[0] + mean[1])[None]
         if full:
             symmetric = scatter + np.triu(scatter, 1).T
-            part: Any = FullStatistics(count, centre, symmetric[None])
+            part: Any = FullStatistics(count, mean[:1], mean[1:], symmetric[None])
         else:
-            part = DiagonalStatistics(np.zeros(1), count[None], centre, scatter)
+            part = DiagonalStatistics(np.zeros(1), count[None], mean[:1], mean[1:], scatter)
         total = part if total is None else total + part
     if not full:
-        weight = float(n) if weights is None else weights.sum()
-        total = DiagonalStatistics(np.array([weight]), total.count, total.mean, total.scatter)
+        total = replace(total, weight=np.array([float(n) if weights is None else weights.sum()]))
     return total, int(found.sum())
 
 
@@ -200,8 +212,7 @@ class Gaussian:
         covariances: ArrayLike | None = None,
     ) -> None:
         check_choice(covariance_type, "covariance_type", COVARIANCE_TYPES)
-        if not np.isfinite(reg_covar) or reg_covar < 0:
-            raise ValueError(f"reg_covar must be finite and not negative, got {reg_covar}")
+        check_number(reg_covar, "reg_covar", Real, 0)
         if (means is None) != (covariances is None):
             raise ValueError("give both means and covariances, or neither")
         self.covariance_type = covariance_type
@@ -211,10 +222,20 @@ class Gaussian:
             array = as_floats(means, "means")
             if array.ndim != 2 or 0 in array.shape:
                 raise ValueError(f"means must have shape (K, d), got {array.shape}")
-            self._means = as_parameters(array, "means", array.shape)
             shape = covariance_shape(covariance_type, *array.shape)
-            self._covariances = as_parameters(covariances, "covariances", shape)
-            self._factors = precision_cholesky(self._covariances, covariance_type, remedy=_REMEDY)
+            self._set(
+                as_parameters(array, "means", array.shape).copy(),
+                as_parameters(covariances, "covariances", shape).copy(),
+            )
+
+    def _set(self, means: Array, covariances: Array, factors: Array | None = None) -> Self:
+        """Take checked parameters, and make them constant."""
+        if factors is None:
+            factors = precision_cholesky(covariances, self.covariance_type, remedy=_REMEDY)
+        self._means, self._covariances, self._factors = means, covariances, factors
+        for array in (means, covariances, factors):
+            array.flags.writeable = False
+        return self
 
     def __repr__(self) -> str:
         size = "" if self._means is None else f", {self._means.shape[0]} components, {self._means.shape[1]} features"
@@ -293,7 +314,7 @@ class Gaussian:
 
     def statistics(
         self, X: ArrayLike, weights: ArrayLike | None = None, *, n_threads: int | None = None
-    ) -> FullStatistics | DiagonalStatistics:
+    ) -> AnyStatistics:
         """Sufficient statistics of a block of data.
 
         Parameters
@@ -314,17 +335,19 @@ class Gaussian:
         data = as_data(X, n_features=None if self._means is None else self._means.shape[1])
         if weights is not None:
             weights = as_floats(weights, "weights")
+            if weights.ndim == 2 and self._means is not None and weights.shape[1] != self.n_components:
+                raise ValueError(f"weights must have {self.n_components} columns, got shape {weights.shape}")
             if weights.ndim == 2:
-                if weights.shape[0] != len(data) or not np.isfinite(weights).all() or weights.min() < 0:
-                    raise ValueError(f"weights must be (n, K), finite and not negative, got shape {weights.shape}")
+                if len(weights) != len(data) or not weights.size:
+                    raise ValueError(f"weights must have shape (n, K), here ({len(data)}, K), got {weights.shape}")
+                if not np.isfinite(weights).all() or weights.min() < 0:
+                    raise ValueError("weights must be finite and not negative")
                 columns = [np.asarray(weights[:, k], np.float64) for k in range(weights.shape[1])]
                 parts: list[Any] = [self._statistics(data, w, k, n_threads) for k, w in enumerate(columns)]
-                return cast("FullStatistics | DiagonalStatistics", type(parts[0]).stack(parts))
+                return cast(AnyStatistics, type(parts[0]).stack(parts))
         return self._statistics(data, as_weights(weights, len(data), "weights"), 0, n_threads)
 
-    def _statistics(
-        self, X: Data, weights: Array | None, component: int, n_threads: int | None
-    ) -> FullStatistics | DiagonalStatistics:
+    def _statistics(self, X: Data, weights: Array | None, component: int, n_threads: int | None) -> AnyStatistics:
         full = self.covariance_type in ("full", "tied")
         statistics, found = _moments(X, weights, full, n_threads)
         if not found:
@@ -350,12 +373,11 @@ class Gaussian:
         rows = incomplete_rows(X)
         rows = rows[~np.isnan(X[rows]).all(axis=1)]
         if not len(rows):
-            return FullStatistics(statistics.weight, statistics.mean, statistics.scatter, complete=True)
+            return statistics
         filled, extra = self._expect(X, rows, component, weights)
         part, _ = _moments(filled, None if weights is None else weights[rows], True, n_threads)
         assert isinstance(part, FullStatistics)
-        part = FullStatistics(part.weight, part.mean, part.scatter + extra, complete=False)
-        return statistics + part
+        return statistics + replace(part, scatter=part.scatter + extra, complete=False)
 
     def _expect(self, X: Data, rows: Index, component: int, weights: Array | None) -> tuple[Array, Array]:
         """Rows of X with each missing cell at its conditional mean; the weighted sum of conditional covariances."""
@@ -373,7 +395,7 @@ class Gaussian:
             extra[np.ix_(missing, missing)] += residual * (len(group) if weights is None else weights[group].sum())
         return filled, extra
 
-    def maximise(self, statistics: FullStatistics | DiagonalStatistics) -> Self:
+    def maximise(self, statistics: AnyStatistics) -> Self:
         """The maximum likelihood estimate (with ``reg_covar``, see the class).
 
         Parameters
@@ -388,9 +410,14 @@ class Gaussian:
         Raises
         ------
         fastgen.errors.SingularCovarianceError
+        fastgen.errors.UnobservedColumnError
+            A column has no observed value in a component.
         ValueError
-            A component has no weight, or a column no observed value.
+            A component has no weight.
         """
+        expected = FullStatistics if self.covariance_type in ("full", "tied") else DiagonalStatistics
+        if not isinstance(statistics, expected):
+            raise TypeError(f"{self.covariance_type} covariances need {expected.__name__}, got {type(statistics)}")
         if statistics.weight.min() <= 0:
             k = int(statistics.weight.argmin())
             raise ValueError(f"component {k} has no weight: nothing is known about its mean and covariance")
@@ -408,9 +435,9 @@ class Gaussian:
                 covariances = statistics.scatter.sum(axis=0) / statistics.weight.sum()
             diagonal = np.arange(covariances.shape[-1])
             covariances[..., diagonal, diagonal] += self.reg_covar
-        return type(self)(self.covariance_type, self.reg_covar, means=statistics.mean, covariances=covariances)
+        return type(self)(self.covariance_type, self.reg_covar)._set(statistics.mean.copy(), covariances)
 
-    def penalty(self, statistics: FullStatistics | DiagonalStatistics) -> float:
+    def penalty(self, statistics: AnyStatistics) -> float:
         """``-reg_covar / 2 * weight * trace(inverse(covariance))``, summed over components: see the class."""
         if not self.reg_covar:
             return 0.0
@@ -434,7 +461,7 @@ class Gaussian:
         -------
         array (n, d)
         """
-        components = np.asarray(components)
+        components = _indices(components, "components", self.n_components)
         z = rng.standard_normal((len(components), self.n_features))
         if self.covariance_type in ("diag", "spherical"):
             sd = np.sqrt(self.covariances)[components]
@@ -449,12 +476,15 @@ class Gaussian:
 
     def select(self, components: Sequence[int]) -> Self:
         """The family of some of the components."""
-        chosen = np.asarray(components)
-        covariances = self.covariances if self.covariance_type == "tied" else self.covariances[chosen]
-        return type(self)(self.covariance_type, self.reg_covar, means=self.means[chosen], covariances=covariances)
+        chosen = _indices(components, "components", self.n_components)
+        parameters = [self.covariances, self.precisions_cholesky]
+        if self.covariance_type != "tied":
+            parameters = [array[chosen] for array in parameters]
+        return type(self)(self.covariance_type, self.reg_covar)._set(self.means[chosen], *parameters)
 
-    def marginal(self, columns: Index) -> Self:
+    def marginal(self, columns: Sequence[int] | Index) -> Self:
         """The family of some of the columns."""
+        columns = _indices(columns, "columns", self.n_features)
         covariances = self.covariances
         if self.covariance_type == "diag":
             covariances = covariances[:, columns]
@@ -468,7 +498,7 @@ class Gaussian:
         For K components this is p(rest | given, component): the components' own probabilities change too, in
         proportion to the density of the given values.
         """
-        observed = np.array(sorted(given), np.intp)
+        observed = _indices(sorted(given), "columns", self.n_features)
         rest = np.setdiff1d(np.arange(self.n_features), observed)
         if self.covariance_type in ("diag", "spherical"):
             return self.marginal(rest)
@@ -482,13 +512,16 @@ class Gaussian:
         covariances = residuals[0] if self.covariance_type == "tied" else np.stack(residuals)
         return type(self)(self.covariance_type, self.reg_covar, means=means, covariances=covariances)
 
-    def impute(self, X: Data, component: int, rng: np.random.Generator | None = None) -> Data:
+    def impute(self, X: Data, posterior: Array | None = None, rng: np.random.Generator | None = None) -> Data:
         """A copy of X with each missing cell at its conditional mean, or drawn given the observed cells.
+
+        E[x_m | x_o] = sum_k p(k | x_o) E[x_m | x_o, k]
 
         Parameters
         ----------
         X : array (n, d)
-        component : int
+        posterior : array (n, K), optional
+            p(k | observed part of each sample). Default: the family has one component.
         rng : numpy.random.Generator, optional
             Draw with it. Default: conditional means.
 
@@ -497,20 +530,22 @@ class Gaussian:
         array (n, d)
         """
         result = X.copy()
-        rows = incomplete_rows(X)
-        if not len(rows):
-            return result
-        filled, _ = self._expect(X, rows, component, None)
-        if rng is not None:
-            covariance = self.covariance_matrix(component)
-            place = np.empty(len(X), np.intp)
-            place[rows] = np.arange(len(rows))
-            for group, observed in patterns(X, rows):
-                missing = np.setdiff1d(np.arange(X.shape[1]), observed, assume_unique=True)
-                _, residual = regression(covariance, observed, missing)
-                root = covariances_root(residual)
-                filled[np.ix_(place[group], missing)] += rng.standard_normal((len(group), len(missing))) @ root
-        result[rows] = filled
+        columns = np.arange(X.shape[1])
+        for rows, observed in patterns(X, incomplete_rows(X)):
+            missing = np.setdiff1d(columns, observed, assume_unique=True)
+            part = X[np.ix_(rows, observed)].astype(np.float64)
+            p = np.ones((len(rows), 1)) if posterior is None else posterior[rows]
+            filled = np.zeros((len(rows), len(missing)))
+            if rng is not None:  # draw the component first: then its share is all or nothing
+                drawn = np.minimum((p.cumsum(axis=1) < rng.random((len(rows), 1))).sum(axis=1), p.shape[1] - 1)
+                p = np.eye(p.shape[1])[drawn]
+            for k in range(self.n_components):
+                coefficients, residual = regression(self.covariance_matrix(k), observed, missing)
+                values = self.means[k, missing] + (part - self.means[k, observed]) @ coefficients
+                if rng is not None:
+                    values += rng.standard_normal(values.shape) @ covariances_root(residual)
+                filled += p[:, k, None] * values
+            result[np.ix_(rows, missing)] = filled
         return result
 
 
@@ -522,7 +557,19 @@ def covariances_root(covariance: Array) -> Array:
     return root
 
 
+def _indices(numbers: Sequence[int] | Index, name: str, size: int) -> Index:
+    """Return them as an array, if each is an integer from 0 to ``size - 1``."""
+    array = np.asarray(numbers)
+    if array.shape == (0,):
+        return np.empty(0, np.intp)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= size:
+        raise ValueError(f"{name} must be a list of integers from 0 to {size - 1}, got {numbers!r}")
+    return array.astype(np.intp)
+
+
 def _refuse_unobserved(count: Array) -> None:
     if count.min() <= 0:
         k, j = np.unravel_index(int(count.argmin()), count.shape)
-        raise ValueError(f"column {j} has no observed value in component {k}: leave the column out")
+        raise UnobservedColumnError(
+            int(k), f"column {j} has no observed value", f"component {k}", "Leave the column out."
+        )
