@@ -27,15 +27,12 @@
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define VL 8
 #define VSET(x) ((vd){(x), (x), (x), (x), (x), (x), (x), (x)})
-#define VISET(x) ((vi){(x), (x), (x), (x), (x), (x), (x), (x)})
 #elif defined(__AVX2__) && defined(__FMA__)
 #define VL 4
 #define VSET(x) ((vd){(x), (x), (x), (x)})
-#define VISET(x) ((vi){(x), (x), (x), (x)})
 #else
 #define VL 2
 #define VSET(x) ((vd){(x), (x)})
-#define VISET(x) ((vi){(x), (x)})
 #endif
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
@@ -45,12 +42,17 @@
 
 typedef double vd __attribute__((vector_size(VL * 8)));
 typedef int64_t vi __attribute__((vector_size(VL * 8)));
+typedef uint64_t vu __attribute__((vector_size(VL * 8))); /* arithmetic on bits: it may wrap */
 /* For loads and stores at any address. */
 typedef double vd_any __attribute__((vector_size(VL * 8), aligned(8), may_alias));
 
 static ALWAYS_INLINE vd vset(double x) { return VSET(x); }
 static ALWAYS_INLINE vd vload(const double *p) { return *(const vd_any *)p; }
 static ALWAYS_INLINE void vstore(double *p, vd x) { *(vd_any *)p = x; }
+
+#if VL > 2 || (defined(__ARM_NEON) && defined(__aarch64__))
+#define HAS_FMA
+#endif
 
 /* x, which the compiler must now hold in a register: it would load it again for every use. */
 static ALWAYS_INLINE vd in_register(vd x) {
@@ -77,6 +79,13 @@ static ALWAYS_INLINE vd vfma(vd a, vd b, vd c) {
 #endif
 }
 
+/* Whether any lane is not zero (NaN counts). */
+static ALWAYS_INLINE int any_lane(vd a) {
+    int any = 0;
+    for (int i = 0; i < VL; i++) any |= !(a[i] == 0.0);
+    return any;
+}
+
 /* mask ? a : b, for masks of all-ones or all-zeros lanes (the results of comparisons). */
 static ALWAYS_INLINE vd vselect(vi mask, vd a, vd b) { return (vd)(((vi)a & mask) | ((vi)b & ~mask)); }
 static ALWAYS_INLINE vd vmax(vd a, vd b) { return vselect((vi)(a > b), a, b); }
@@ -101,7 +110,7 @@ static ALWAYS_INLINE vd vexp(vd x) {
     vd q89 = vfma(r, vset(0x1.ad7f7b1096349p-26), vset(0x1.28ad689e8aee0p-22));
     vd q = vfma(r4, vfma(r4, q89, vfma(r2, q67, q45)), vfma(r2, q23, q01));
     vd p = vfma(r2, q, r);                 /* exp(r) - 1 */
-    vd scale = (vd)(((vi)t + 1022) << 52); /* 2^(k - 1): 2^k may not be finite */
+    vd scale = (vd)(((vu)t + 1022) << 52); /* 2^(k - 1): 2^k may not be finite */
     vd y = vfma(scale, p, scale);
     return vselect(flushed, vset(0.0), y + y);
 }
@@ -111,14 +120,13 @@ static ALWAYS_INLINE vd vexp(vd x) {
  * x = 2^k m, m in [sqrt(1/2), sqrt(2)), f = m - 1; with s = f / (2 + f), log(1 + f) = 2 atanh(s), in the
  * form f - (f^2/2 - s (f^2/2 + z p(z))), z = s^2, which loses nothing for f near 0. */
 static ALWAYS_INLINE vd vlog(vd x) {
-    const vi half_root = VISET(0x3fe6a09e667f3bcdLL); /* the bits of sqrt(1/2) */
+    const uint64_t half_root = 0x3fe6a09e667f3bcd; /* the bits of sqrt(1/2) */
     vi subnormal = (vi)(x < vset(0x1p-1022));
-    vi bits = (vi)vselect(subnormal, x * vset(0x1p54), x) + (0x3ff0000000000000LL - half_root);
+    vu bits = (vu)vselect(subnormal, x * vset(0x1p54), x) + (0x3ff0000000000000 - half_root);
     /* The exponent as a double: unsigned shift, then the low bits of 2^52. */
-    typedef uint64_t vu __attribute__((vector_size(VL * 8)));
-    vd k = (vd)((vi)((vu)bits >> 52) | 0x4330000000000000LL) - vset(0x1p52 + 1023.0);
+    vd k = (vd)(bits >> 52 | 0x4330000000000000) - vset(0x1p52 + 1023.0);
     k = vselect(subnormal, k - vset(54.0), k);
-    vd m = (vd)((bits & 0x000fffffffffffffLL) + half_root);
+    vd m = (vd)((bits & 0x000fffffffffffff) + half_root);
     vd f = m - vset(1.0);
     vd s = f / (vset(2.0) + f);
     vd z = s * s, z2 = z * z;
