@@ -3,7 +3,6 @@
 Truth takes data and parameters as they are stored, so what is measured is the arithmetic alone.
 """
 
-import mpmath
 import numpy as np
 import numpy_reference
 import pytest
@@ -13,6 +12,8 @@ from sklearn.mixture import GaussianMixture
 
 from fastgen import Gaussian
 from fastgen.kernels import gaussian_log_density
+
+mpmath = pytest.importorskip("mpmath")
 
 N, D = 5000, 4
 CASES = {

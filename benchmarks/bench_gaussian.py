@@ -172,6 +172,7 @@ def test_small_batch(versus, n, layer):
         f"{name}, one call, {shape(*X.shape)}",
         Side(ours, np.ravel),
         {"NumPy": Side(lambda: score(X)), "SciPy": Side(lambda: frozen.logpdf(X), np.ravel)},
+        threads=1,
         calls=1000,
         n=n,
         d=d,
@@ -264,8 +265,7 @@ def test_fit_missing(versus, size):
 
 
 def classes(n):
-    d = K = 10
-    d = 20
+    d, K = 20, 10
     rng = np.random.default_rng(3)
     y = rng.integers(0, K, n)
     X = rng.standard_normal((n, d)) * rng.uniform(0.5, 2.0, (K, d))[y] + rng.standard_normal((K, d))[y]

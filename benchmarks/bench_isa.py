@@ -6,7 +6,6 @@ variants take turns.
 
 import os
 import pickle
-import statistics
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -59,20 +58,6 @@ def workers(quick):
         worker.close()
 
 
-def medians(workers, name, rounds):
-    """Milliseconds of each variant, and how many times that of the next lesser one, round by round."""
-    times = {isa: [] for isa in workers}
-    for _ in range(rounds):
-        for isa, worker in workers.items():
-            times[isa].append(1e3 * worker.ask("time", name))
-    ratios = {
-        (low, high): statistics.median(h / lo for lo, h in zip(times[low], times[high], strict=True))
-        for i, low in enumerate(times)
-        for high in list(times)[i + 1 :]
-    }
-    return {isa: statistics.median(times[isa]) for isa in times}, ratios
-
-
 @pytest.mark.parametrize("name", isa_worker.NAMES)
 def test_variants(workers, name, table, quick):
     answers = {isa: worker.ask("answer", name) for isa, worker in workers.items()}
@@ -81,14 +66,22 @@ def test_variants(workers, name, table, quick):
     if {"v3", "v4"} <= answers.keys():
         np.testing.assert_array_equal(answers["v3"].view(np.uint64), answers["v4"].view(np.uint64))
 
-    for attempt in range(3):
-        ms, ratios = medians(workers, name, 3 if quick else 15 * (attempt + 1))
-        if quick or all(value <= 1.1 for value in ratios.values()):
+    best = dict.fromkeys(VARIANTS, np.inf)  # interference only ever adds: the best of the rounds says most
+    for rounds in (3,) if quick else (15, 30, 60):
+        for _ in range(rounds):
+            for isa, worker in workers.items():
+                best[isa] = min(best[isa], 1e3 * worker.ask("time", name))
+        slower = {
+            f"{high} than {low}": f"{best[high] / best[low]:.2f} times"
+            for i, low in enumerate(VARIANTS)
+            for high in VARIANTS[i + 1 :]
+            if best[high] > 1.1 * best[low]
+        }
+        if not slower:
             break
-    cells = [f"{ms[isa]:.2f}" if isa in ms else "" for isa in ("baseline", "v3", "v4")]
-    for pair in (("baseline", "v3"), ("v3", "v4")):
-        cells.append(f"{1 / ratios[pair]:.2f}" if pair in ratios else "")
-    headers = ["one thread", "baseline ms", "v3 ms", "v4 ms", "v3 / baseline speed", "v4 / v3 speed"]
-    table("Instruction sets", headers, [name, *cells])
-    if not quick:
-        assert all(value <= 1.1 for value in ratios.values()), f"slower than a lesser variant: {ratios}"
+    cells = [f"{best[isa]:.2f}" if isa in best else "" for isa in ("baseline", "v3", "v4")]
+    for low, high in (("baseline", "v3"), ("v3", "v4")):
+        cells.append(f"{best[low] / best[high]:.2f}" if high in best else "")
+    headers = ["one thread, best of rounds", "baseline ms", "v3 ms", "v4 ms", "v3 faster by", "v4 faster by"]
+    table("Instruction sets: v3 (AVX2) against baseline, v4 (AVX-512) against v3", headers, [name, *cells])
+    assert quick or not slower

@@ -95,9 +95,8 @@ def chart(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
     rows = [row for row in rows if row["ratio"]]
     bars = [(i, name, value) for i, row in enumerate(rows) for name, value in row["ratio"].items()]
-    figure, axes = plt.subplots(figsize=(10, 1.6 + 0.23 * len(bars) + 0.12 * len(rows)), layout="constrained")
-    y, positions, labels = 0.0, [], []
-    named = set()
+    figure, axes = plt.subplots(figsize=(10, 1.4 + 0.2 * len(bars) + 0.12 * len(rows)), layout="constrained")
+    y, positions, labels, named = 0.0, [], [], set()
     for row in rows:
         first = y
         for name, value in row["ratio"].items():
@@ -119,8 +118,8 @@ def chart(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         y += 0.6
     values = [value for _, _, value in bars]
     axes.set_xscale("log")
-    axes.set_xlim(min(0.5, 0.7 * min(values)), 1.6 * max(values))
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if min(values) / 2 < t < 2 * max(values)]
+    axes.set_xlim(low := min(0.5, 0.6 * min(values)), high := 2 * max(values))
+    ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if low < t < high]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_yticks(positions, labels, fontsize=8)
@@ -130,7 +129,7 @@ def chart(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel("how many times faster fastgen is (logarithmic)")
     axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside upper right", ncols=len(named), fontsize=8, frameon=False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -154,8 +153,9 @@ def main() -> None:
         parts.append(speed_table(rows))
     parts += [f"## {table['title']}\n\n{aligned(table['headers'], table['rows'])}" for table in tables]
     path.with_name("report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    keep = ("fastgen", "cpu", "limits", "quick")
-    record = {"machine": {key: info[key] for key in keep if key in info}, "workloads": rows, "tables": tables}
+    machine = {"processor": info.get("cpu", {}).get("brand_raw")}
+    machine |= {key: info[key] for key in ("fastgen", "limits", "quick") if key in info}
+    record = {"machine": machine, "workloads": rows, "tables": tables}
     path.with_name("report.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     config = info["fastgen"]
     title = f"fastgen {config['fastgen']}, {info.get('cpu', {}).get('brand_raw', '')}, {config['instruction set']}"

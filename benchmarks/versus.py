@@ -22,7 +22,7 @@ import fastgen
 from fastgen import _kernels
 
 PAUSE_S = 0.06
-BUDGET_S = 3.5
+BUDGET_S = 3.0
 """For the rounds of one benchmark; there are 3 to 25 of them."""
 
 
@@ -47,14 +47,16 @@ def _threadpools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _seconds(side: Side, calls: int, pause: float) -> float:
+def _time(side: Side, calls: int, pause: float) -> tuple[float, Any]:
+    """Seconds of one call, and the result of the last."""
     limited = side.blas_threads is not None
     with _threadpools().limit(limits=side.blas_threads, user_api="blas") if limited else nullcontext():
         time.sleep(pause)
         start = time.perf_counter()
-        for _ in range(calls):
+        for _ in range(calls - 1):
             side.call()
-        return (time.perf_counter() - start) / calls
+        result = side.call()
+        return (time.perf_counter() - start) / calls, result
 
 
 def numpy_sides(
@@ -81,18 +83,6 @@ def numpy_sides(
     return sides
 
 
-def _fastest(sides: Sequence[Side], calls: int) -> Side:
-    """After one run of each, two more of the best three decide."""
-    if len(sides) == 1:
-        return sides[0]
-
-    def seconds(i: int) -> float:
-        return _seconds(sides[i], calls, PAUSE_S)
-
-    first = sorted((seconds(i), i) for i in range(len(sides)))[:3]
-    return sides[min((min(once, seconds(i), seconds(i)), i) for once, i in first)[1]]
-
-
 def _assert_same(ours: Any, theirs: Any, rtol: float, atol: float, name: str) -> None:
     if not isinstance(ours, tuple):
         ours, theirs = (ours,), (theirs,)
@@ -108,6 +98,7 @@ class Versus:
         self.quick = quick
         self.limits = limits
         self.rows = rows
+        self.pause = 0.0 if quick else PAUSE_S
 
     def __call__(
         self,
@@ -147,65 +138,28 @@ class Versus:
         if self.quick:
             calls = max(1, calls // 10)
         with fastgen.num_threads(threads):
-            answer = ours.answer(ours.call())
+            cycle, result = _time(ours, calls, self.pause)
+            answer = ours.answer(result)
             chosen: dict[str, Side] = {}
             for name, candidates in rivals.items():
-                sides = [candidates] if isinstance(candidates, Side) else list(candidates)
-                for side in sides:
-                    _assert_same(answer, side.answer(side.call()), rtol, atol, f"{name} {side.how}".strip())
-                chosen[name] = sides[len(sides) // 2] if self.quick else _fastest(sides, calls)
-            self._take_turns(workload, ours, chosen, threads, calls, n_bytes, n_flops, parameters)
-
-    def _take_turns(
-        self,
-        workload: str,
-        ours: Side,
-        rivals: dict[str, Side],
-        threads: int,
-        calls: int,
-        n_bytes: float,
-        n_flops: float,
-        parameters: dict[str, Any],
-    ) -> None:
-        times: dict[str, list[float]] = {name: [] for name in rivals}
-        pause = 0.0 if self.quick else PAUSE_S
-
-        def rivals_turn() -> None:
-            for name, rival in rivals.items():
-                times[name].append(_seconds(rival, calls, pause))
-            time.sleep(pause)
-
-        def our_turn() -> None:
-            for _ in range(calls):
-                ours.call()
-
-        gc.collect()
-        gc.disable()
-        try:
-            start = time.perf_counter()
-            rivals_turn()
-            our_turn()
-            cycle = time.perf_counter() - start
-            for measured in times.values():
-                measured.clear()
-            rounds = 3 if self.quick or cycle > BUDGET_S / 2 else min(25, max(5, int(BUDGET_S / cycle)))
-            self.benchmark.pedantic(our_turn, setup=rivals_turn, rounds=rounds)
-        finally:
-            gc.enable()
+                sides = [candidates] if isinstance(candidates, Side) else candidates
+                seconds, chosen[name] = self._fastest(name, sides, answer, calls, rtol, atol)
+                cycle += seconds
+            cycle = calls * cycle + (1 + len(rivals)) * self.pause
+            times = self._take_turns(ours, chosen, calls, 3 if self.quick else min(25, max(3, int(BUDGET_S / cycle))))
         if self.benchmark.disabled:
             return
-        ms = {"fastgen": 1e3 * statistics.median(self.benchmark.stats.stats.data) / calls}
-        ms |= {name: 1e3 * statistics.median(measured) for name, measured in times.items()}
+        ms = {name: 1e3 * statistics.median(measured) / calls for name, measured in times.items()}
         row: dict[str, Any] = {
             "workload": workload,
             "parameters": parameters,
             "threads": threads,
             "isa": _kernels.isa,
-            "rounds": rounds,
+            "rounds": len(times["fastgen"]),
             "calls": calls,
             "ms": ms,
             "ratio": {name: ms[name] / ms["fastgen"] for name in rivals},
-            "how": {name: side.how for name, side in rivals.items() if side.how},
+            "how": {name: side.how for name, side in chosen.items() if side.how},
         }
         if self.limits and threads == 1 and (n_bytes or n_flops):
             bounds = {
@@ -216,3 +170,38 @@ class Versus:
             row |= {"bound": kind, "bound_ms": bounds[kind], "times_bound": ms["fastgen"] / bounds[kind]}
         self.benchmark.extra_info.update(row)
         self.rows.append(row)
+
+    def _fastest(
+        self, name: str, sides: Sequence[Side], answer: Any, calls: int, rtol: float, atol: float
+    ) -> tuple[float, Side]:
+        """Check the answer of each; after this first run, one more of the best three decides."""
+        trials = []
+        for i, side in enumerate(sides):
+            seconds, result = _time(side, calls, self.pause)
+            _assert_same(answer, side.answer(result), rtol, atol, f"{name} {side.how}".strip())
+            trials.append((seconds, i))
+        if len(sides) > 1 and not self.quick:
+            trials = [(min(seconds, _time(sides[i], calls, self.pause)[0]), i) for seconds, i in sorted(trials)[:3]]
+        seconds, i = min(trials)
+        return seconds, sides[i]
+
+    def _take_turns(self, ours: Side, rivals: dict[str, Side], calls: int, rounds: int) -> dict[str, list[float]]:
+        """Seconds of each round."""
+        times: dict[str, list[float]] = {name: [] for name in rivals}
+
+        def rivals_turn() -> None:
+            for name, rival in rivals.items():
+                times[name].append(calls * _time(rival, calls, self.pause)[0])
+            time.sleep(self.pause)
+
+        def our_turn() -> None:
+            for _ in range(calls):
+                ours.call()
+
+        gc.collect()
+        gc.disable()
+        try:
+            self.benchmark.pedantic(our_turn, setup=rivals_turn, rounds=rounds)
+        finally:
+            gc.enable()
+        return {"fastgen": [] if self.benchmark.disabled else self.benchmark.stats.stats.data, **times}

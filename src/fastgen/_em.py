@@ -11,7 +11,6 @@ from typing import Any
 
 from fastgen._validation import Array, Data, check_number
 from fastgen.errors import ComponentError
-from fastgen.families._base import Family
 
 EStep = Callable[[Any], tuple[float, Any]]
 
@@ -57,8 +56,12 @@ def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter
     return Fit(family, statistics, tuple(history), reason)
 
 
-def fit_labelled(family: Family, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int) -> Fit:
-    """Fit one component to each group (X, weights): in closed form, by EM if values are missing."""
+def fit_labelled(family: Any, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int) -> Fit:
+    """Fit one component of a family to each group (X, weights).
+
+    In closed form; by EM if values are missing and the family's statistics then depend on its parameters. Such a family
+    has ``observe(X, weights)``, what EM needs of the data, and ``expect(observed)``: log-likelihood and statistics.
+    """
     check_number(tol, "tol", Real, 0)
     check_number(max_iter, "max_iter", Integral, 1)
     parts = []
@@ -74,14 +77,12 @@ def fit_labelled(family: Family, groups: Sequence[tuple[Data, Array | None]], *,
         return Fit(start, statistics, (), "closed form")
     total = sum(len(X) if weights is None else float(weights.sum()) for X, weights in groups)
 
-    def e_step(current: Family) -> tuple[float, Any]:
-        log_likelihood, parts = 0.0, []
-        for k, (X, weights) in enumerate(groups):
-            component = current.select([k])
-            log_density = component.log_density(X)[:, 0]
-            log_likelihood += float(log_density.sum() if weights is None else weights @ log_density)
-            parts.append(component.statistics(X, weights))
-        statistics = type(parts[0]).stack(parts)
+    observed = [family.observe(X, weights) for X, weights in groups]
+
+    def e_step(current: Any) -> tuple[float, Any]:
+        expected = [current.select([k]).expect(parts) for k, parts in enumerate(observed)]
+        statistics = type(expected[0][1]).stack([part for _, part in expected])
+        log_likelihood = sum(value for value, _ in expected)
         return (log_likelihood + current.penalty(statistics)) / total, statistics
 
     return expectation_maximisation(start, e_step, tol=tol, max_iter=max_iter)

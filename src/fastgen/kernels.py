@@ -54,6 +54,11 @@ def covariance_shape(covariance_type: str, K: int, d: int) -> tuple[int, ...]:
     return {"full": (K, d, d), "tied": (d, d), "diag": (K, d), "spherical": (K,)}[covariance_type]
 
 
+def singular_below(d: int) -> float:
+    """Share of a column's variance that must not follow from the other columns."""
+    return 4 * d * 2.0**-52
+
+
 def _precision_factor(covariance: Array, component: int, subject: str, remedy: str) -> Array:
     """U, upper triangular, with inverse(covariance) = U U^T."""
 
@@ -70,7 +75,7 @@ def _precision_factor(covariance: Array, component: int, subject: str, remedy: s
         raise ValueError(f"{subject} is not symmetric")
     factor = np.triu(covariance)
     # The pivots are 1 - R^2 of each column given those before it: what is singular does not depend on units.
-    column = _gaussian.cholesky(factor, 4 * d * np.finfo(np.float64).eps)
+    column = _gaussian.cholesky(factor, singular_below(d))
     if column >= 0:
         raise refuse(f"column {column} is, up to rounding, a linear combination of the columns before it, or worse")
     _gaussian.inverse(factor, np.empty(d))

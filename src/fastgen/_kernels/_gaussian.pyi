@@ -63,3 +63,18 @@ def moments_f32(
 ) -> int: ...
 def cholesky(A: Array, tolerance: float) -> int: ...
 def inverse(R: Array, work: Array) -> None: ...
+def missing_work_size(d: int) -> int: ...
+def expect_missing(
+    mu: Array,
+    Sigma: Array,
+    columns: NDArray[np.intp],
+    weight: float,
+    x_mean: Array,
+    x_rest: Array,
+    S: Array,
+    tolerance: float,
+    first: Array,
+    second: Array,
+    log_likelihood: Array,
+    work: Array,
+) -> int: ...

@@ -39,6 +39,11 @@ cdef extern from "gaussian.h" nogil:
                             double* mean, double* scatter, double* work)
     Py_ssize_t cholesky_upper(double* A, Py_ssize_t d, double tolerance)
     void invert_upper(double* R, Py_ssize_t d, double* row)
+    Py_ssize_t expect_work_size(Py_ssize_t d)
+    Py_ssize_t expect_pattern(const double* mu, const double* Sigma, Py_ssize_t d, const Py_ssize_t* columns,
+                              Py_ssize_t o, double weight, const double* x_mean, const double* x_rest,
+                              const double* S, double tolerance, double* first, double* second,
+                              double* log_likelihood, double* work)
 
 TILE = _TILE
 BLOCK = _BLOCK
@@ -167,3 +172,24 @@ def inverse(double[:, ::1] R, double[::1] work) -> None:
     """Upper triangle of R <- that of its inverse. work: d doubles."""
     with nogil:
         invert_upper(&R[0, 0], R.shape[0], &work[0])
+
+
+def missing_work_size(Py_ssize_t d) -> int:
+    """Doubles of work space that expect_missing needs."""
+    return expect_work_size(d)
+
+
+def expect_missing(const double[::1] mu, const double[:, ::1] Sigma, const Py_ssize_t[::1] columns, double weight,
+                   const double[::1] x_mean, const double[::1] x_rest, const double[:, ::1] S, double tolerance,
+                   double[::1] first, double[:, ::1] second, double[::1] log_likelihood, double[::1] work) -> int:
+    """E-step of all rows that miss the same columns, from the moments of their observed part.
+
+    Adds to first (d,), second (d, d), log_likelihood (1,). Returns a column that makes the covariance of the
+    observed part singular, or -1.
+    """
+    cdef Py_ssize_t singular
+    with nogil:
+        singular = expect_pattern(&mu[0], &Sigma[0, 0], mu.shape[0], &columns[0], S.shape[0], weight, &x_mean[0],
+                                  &x_rest[0], &S[0, 0], tolerance, &first[0], &second[0, 0], &log_likelihood[0],
+                                  &work[0])
+    return singular

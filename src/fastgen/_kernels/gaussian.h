@@ -463,4 +463,77 @@ static void invert_upper(double *restrict R, ptrdiff_t d, double *restrict row) 
     }
 }
 
+/* ---- Missing values ------------------------------------------------------------------------------------------
+ *
+ * The E-step for one Gaussian and all rows that miss the same columns (Little & Rubin, Statistical Analysis with
+ * Missing Data, sec. 11.2). It needs no rows, only the moments of their observed part: with Sigma_oo^-1 = U U^T,
+ * B^T = U U^T Sigma_om, the expected moments of the missing part follow from x_m = mu_m + B (x_o - mu_o) and its
+ * residual covariance Sigma_mm - B Sigma_om.
+ */
+
+/* Doubles of work space that expect_pattern needs. */
+static inline ptrdiff_t expect_work_size(ptrdiff_t d) { return 6 * d * d + 2 * d; }
+
+/* first += sum w (x - mu), second += sum w (x - mu)(x - mu)^T, log_likelihood += sum w log p(x_o).
+ *
+ * columns: all d, the `o` observed ones first (at least one). weight, x_mean (high and low part) and S are those of
+ * the observed columns, S (o, o). Returns -1, or the number of a column that makes Sigma_oo singular. */
+static ptrdiff_t expect_pattern(const double *mu, const double *Sigma, ptrdiff_t d, const ptrdiff_t *columns,
+                                ptrdiff_t o, double weight, const double *x_mean, const double *x_rest, const double *S,
+                                double tolerance, double *first, double *second, double *log_likelihood, double *work) {
+    const ptrdiff_t m = d - o, *missing = columns + o;
+    double *U = work, *M = U + o * o, *P = M + o * o, *G = P + o * o, *H = G + o * m, *B = H + o * m, *MB = B + o * m;
+    double *delta = MB + o * m, *row = delta + d;
+    for (ptrdiff_t a = 0; a < o; a++) {
+        for (ptrdiff_t b = 0; b < o; b++) U[a * o + b] = b < a ? 0.0 : Sigma[columns[a] * d + columns[b]];
+        for (ptrdiff_t b = 0; b < m; b++) G[a * m + b] = Sigma[columns[a] * d + missing[b]];
+        delta[a] = (x_mean[a] - mu[columns[a]]) + x_rest[a];
+    }
+    const ptrdiff_t singular = cholesky_upper(U, o, tolerance);
+    if (singular >= 0) return columns[singular];
+    invert_upper(U, o, row);
+
+    /* H = U^T G, B = U H; P = U U^T, its upper triangle; M = S + w delta delta^T. */
+    memset(P, 0, (size_t)(o * o) * sizeof(double));
+    memset(H, 0, (size_t)(3 * o * m) * sizeof(double)); /* and B, MB */
+    double log_det = 0.0, quadratic = 0.0;
+    for (ptrdiff_t i = 0; i < o; i++) {
+        log_det += log(U[i * o + i]);
+        for (ptrdiff_t a = i; a < o; a++)
+            for (ptrdiff_t b = 0; b < m; b++) H[a * m + b] += U[i * o + a] * G[i * m + b];
+        for (ptrdiff_t j = 0; j < o; j++) M[i * o + j] = S[i * o + j] + weight * delta[i] * delta[j];
+    }
+    for (ptrdiff_t i = 0; i < o; i++) {
+        for (ptrdiff_t a = i; a < o; a++)
+            for (ptrdiff_t b = 0; b < m; b++) B[i * m + b] += U[i * o + a] * H[a * m + b];
+        for (ptrdiff_t j = i; j < o; j++) {
+            for (ptrdiff_t a = j; a < o; a++) P[i * o + j] += U[i * o + a] * U[j * o + a];
+            quadratic += (j == i ? 1.0 : 2.0) * P[i * o + j] * M[i * o + j];
+        }
+    }
+    *log_likelihood += weight * (log_det - 0.91893853320467274178 * (double)o) - 0.5 * quadratic;
+
+    for (ptrdiff_t i = 0; i < o; i++) {
+        const ptrdiff_t ci = columns[i];
+        for (ptrdiff_t j = 0; j < o; j++) {
+            second[ci * d + columns[j]] += M[i * o + j];
+            for (ptrdiff_t b = 0; b < m; b++) MB[i * m + b] += M[i * o + j] * B[j * m + b];
+        }
+        first[ci] += weight * delta[i];
+        for (ptrdiff_t b = 0; b < m; b++) {
+            first[missing[b]] += weight * delta[i] * B[i * m + b];
+            second[ci * d + missing[b]] += MB[i * m + b];
+            second[missing[b] * d + ci] += MB[i * m + b];
+        }
+    }
+    for (ptrdiff_t a = 0; a < m; a++)
+        for (ptrdiff_t b = 0; b < m; b++) {
+            double sum = weight * Sigma[missing[a] * d + missing[b]];
+            for (ptrdiff_t i = 0; i < o; i++)
+                sum += B[i * m + a] * MB[i * m + b] - weight * H[i * m + a] * H[i * m + b];
+            second[missing[a] * d + missing[b]] += sum;
+        }
+    return -1;
+}
+
 #endif

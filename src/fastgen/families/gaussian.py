@@ -36,6 +36,7 @@ from fastgen.kernels import (
     covariance_shape,
     gaussian_log_density,
     precision_cholesky,
+    singular_below,
 )
 
 _REMEDY = "Increase reg_covar, use more samples, or a simpler covariance_type."
@@ -114,6 +115,33 @@ class DiagonalStatistics:
             np.concatenate([part.mean_rest for part in parts]),
             np.concatenate([part.scatter for part in parts]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedPart:
+    """Moments of the observed columns of all rows that miss the same columns."""
+
+    columns: Index
+    """(d,): the observed columns, then the missing ones"""
+    weight: float
+    mean: Array
+    """(o,) of the observed columns"""
+    mean_rest: Array
+    """(o,) what rounding left of it"""
+    root: Array
+    """The scatter (o, o); or, with `rows`, the rows less their mean, times the root of their weights."""
+    rows: bool = False
+
+    @classmethod
+    def of(cls, columns: Index, statistics: FullStatistics) -> "ObservedPart":
+        """From the statistics of the observed columns."""
+        mean, rest, scatter = statistics.mean[0], statistics.mean_rest[0], statistics.scatter[0]
+        return cls(columns, float(statistics.weight[0]), mean, rest, scatter)
+
+    @property
+    def scatter(self) -> Array:
+        """(o, o) sum w (x - mean)(x - mean)^T."""
+        return self.root.T @ self.root if self.rows else self.root
 
 
 AnyStatistics = FullStatistics | DiagonalStatistics
@@ -355,45 +383,102 @@ class Gaussian:
         refuse_infinity(X)
         if not isinstance(statistics, FullStatistics):
             raise AssertionError("only an infinity can have been found")
-        if self._means is None:
-            available = cast(DiagonalStatistics, _moments(X, weights, False, n_threads)[0])
-            _refuse_unobserved(available.count)
-            variances = available.scatter[0] / available.count[0] + self.reg_covar
-            if variances.min() <= 0:
-                variances = np.where(variances > 0, variances, 1.0)  # a start: EM finds what it must be
-            return Gaussian("full", means=available.mean, covariances=[np.diag(variances)])._filled(
-                X, weights, 0, statistics, n_threads
-            )
-        return self._filled(X, weights, component, statistics, n_threads)
+        start = self._start(X, weights, n_threads) if self._means is None else self.select([component])
+        return start.expect(start.observe(X, weights, n_threads=n_threads))[1]
 
-    def _filled(
-        self, X: Data, weights: Array | None, component: int, statistics: FullStatistics, n_threads: int | None
-    ) -> FullStatistics:
-        """Add what is expected of the incomplete rows to the statistics of the complete ones."""
+    def _start(self, X: Data, weights: Array | None, n_threads: int | None) -> "Gaussian":
+        """One component with the mean and variance of what is observed of each column."""
+        available = cast(DiagonalStatistics, _moments(X, weights, False, n_threads)[0])
+        _refuse_unobserved(available.count)
+        variances = available.scatter[0] / available.count[0] + self.reg_covar
+        variances[variances <= 0] = 1.0  # only a start: EM finds what it must be
+        return Gaussian("full", means=available.mean, covariances=[np.diag(variances)])
+
+    def observe(self, X: Data, weights: Array | None = None, *, n_threads: int | None = None) -> "list[ObservedPart]":
+        """What EM needs of data with missing values, whatever the parameters: see `expect`.
+
+        Parameters
+        ----------
+        X : array (n, d)
+        weights : array (n,), optional
+        n_threads : int, optional
+
+        Returns
+        -------
+        list of ObservedPart
+            One for each pattern of missing columns. Memory: O(n d).
+        """
+        d = X.shape[1]
         rows = incomplete_rows(X)
-        rows = rows[~np.isnan(X[rows]).all(axis=1)]
-        if not len(rows):
-            return statistics
-        filled, extra = self._expect(X, rows, component, weights)
-        part, _ = _moments(filled, None if weights is None else weights[rows], True, n_threads)
-        assert isinstance(part, FullStatistics)
-        return statistics + replace(part, scatter=part.scatter + extra, complete=False)
-
-    def _expect(self, X: Data, rows: Index, component: int, weights: Array | None) -> tuple[Array, Array]:
-        """Rows of X with each missing cell at its conditional mean; the weighted sum of conditional covariances."""
-        mean, covariance = self.means[component], self.covariance_matrix(component)
-        filled = X[rows].astype(np.float64)
-        place = np.empty(len(X), np.intp)
-        place[rows] = np.arange(len(rows))
-        extra = np.zeros_like(covariance)
-        columns = np.arange(X.shape[1])
+        parts = []
+        whole, _ = _moments(X, weights, True, n_threads)
+        if whole.weight[0] > 0:
+            parts.append(ObservedPart.of(np.arange(d), cast(FullStatistics, whole)))
         for group, observed in patterns(X, rows):
-            missing = np.setdiff1d(columns, observed, assume_unique=True)
-            coefficients, residual = regression(covariance, observed, missing)
-            at = place[group]
-            filled[np.ix_(at, missing)] = mean[missing] + (filled[np.ix_(at, observed)] - mean[observed]) @ coefficients
-            extra[np.ix_(missing, missing)] += residual * (len(group) if weights is None else weights[group].sum())
-        return filled, extra
+            w = None if weights is None else weights[group]
+            if not len(observed) or (w is not None and not w.any()):
+                continue
+            missing = np.setdiff1d(np.arange(d), observed, assume_unique=True)
+            block = X[np.ix_(group, observed)].astype(np.float64)
+            columns = np.concatenate([observed, missing])
+            if len(group) < len(observed):  # keep the rows: they are less than their scatter
+                weight = float(len(group) if w is None else w.sum())
+                mean = np.average(block, axis=0, weights=w)
+                centred = block - mean
+                if w is not None:
+                    centred *= np.sqrt(w)[:, None]
+                parts.append(ObservedPart(columns, weight, mean, np.zeros(len(observed)), centred, rows=True))
+            else:
+                parts.append(ObservedPart.of(columns, cast(FullStatistics, _moments(block, w, True, n_threads)[0])))
+        return parts
+
+    def expect(self, parts: "Sequence[ObservedPart]") -> tuple[float, FullStatistics]:
+        """E-step for missing values: log-likelihood of the observed cells, and expected statistics.
+
+        Parameters
+        ----------
+        parts : list of ObservedPart
+            As `observe` returns them. The family must have one component.
+
+        Returns
+        -------
+        log_likelihood : float
+            In nats, weighted.
+        statistics : FullStatistics
+            O(d^3) for each part, whatever the number of rows.
+        """
+        mean, covariance = self.means[0], self.covariance_matrix(0)
+        d = len(mean)
+        first, second, log_likelihood = np.zeros(d), np.zeros((d, d)), np.zeros(1)
+        work = np.empty(_gaussian.missing_work_size(d))
+        for part in parts:
+            singular = _gaussian.expect_missing(
+                mean,
+                covariance,
+                part.columns,
+                part.weight,
+                part.mean,
+                part.mean_rest,
+                part.scatter,
+                singular_below(d),
+                first,
+                second,
+                log_likelihood,
+                work,
+            )
+            if singular >= 0:  # cannot be: the whole covariance is not
+                raise SingularCovarianceError(0, f"column {singular} follows from others", "covariances[0]", _REMEDY)
+        weight = sum(part.weight for part in parts)
+        shift = first / weight if weight > 0 else first
+        moved = mean + shift
+        statistics = FullStatistics(
+            np.array([weight]),
+            moved[None],
+            (shift - (moved - mean))[None],
+            (second - weight * shift[:, None] * shift)[None],
+            complete=all(len(part.mean) == d for part in parts),
+        )
+        return float(log_likelihood[0]), statistics
 
     def maximise(self, statistics: AnyStatistics) -> Self:
         """The maximum likelihood estimate (with ``reg_covar``, see the class).
