@@ -192,10 +192,10 @@ def test_threads_really_share_the_work():
 @pytest.mark.parametrize("n", [1, 63, 64, 1024, 1025, 10**5, 10**7, 10**9])
 @pytest.mark.parametrize("record_bytes", [1, 1 << 20, 1 << 30])
 def test_segments_cover_the_rows_and_know_no_threads(n, record_bytes):
-    cuts = segments(n, 64, record_bytes)
+    cuts = segments(n, 64, record_bytes, 20.0)
     for n_threads in (1, 7):
         with fastgen.num_threads(n_threads):
-            assert segments(n, 64, record_bytes) == cuts
+            assert segments(n, 64, record_bytes, 20.0) == cuts
     assert cuts[0][0] == 0
     assert cuts[-1][1] == n
     assert all(before[1] == after[0] for before, after in pairwise(cuts))

@@ -24,6 +24,7 @@ SERIAL_BELOW_NS = 300_000.0
 """Work below this is not worth waking a thread for."""
 
 _CHUNKS_PER_THREAD = 8
+_SEGMENT_NS = 400_000.0
 _MAX_HELPERS = 256
 
 Body = Callable[[int, int], None]
@@ -164,12 +165,12 @@ def run_chunks(make_body: Callable[[], Body], n: int, unit: int, cost_ns: float,
     """
     if n == 0:
         return
-    limit = None
-    if n_threads is None:
-        limit = get_num_threads()
-        wanted = limit if cost_ns > SERIAL_BELOW_NS else 1
+    if n_threads is not None:
+        limit, wanted = None, check_n_threads(n_threads)
+    elif cost_ns < SERIAL_BELOW_NS:
+        limit, wanted = None, 1
     else:
-        wanted = check_n_threads(n_threads)
+        limit = wanted = get_num_threads()
     wanted = min(wanted, ceil(n / unit))
     if wanted == 1:
         make_body()(0, n)
@@ -213,11 +214,12 @@ def _run_on(threads: int, make_body: Callable[[], Body], n: int, unit: int) -> N
             raise failure
 
 
-def segments(n: int, unit: int, record_bytes: int) -> list[tuple[int, int]]:
+def segments(n: int, unit: int, record_bytes: int, row_ns: float) -> list[tuple[int, int]]:
     """Cut ``n`` rows into fixed segments for a reduction: they depend on the data's shape alone.
 
-    At most 64, of at least 16 units each, and so few that their records stay within 16 MiB (but 4).
+    At most 64, each worth its merge (by a guess of what a row costs), and so few that their records stay within
+    16 MiB (but 4).
     """
     most = max(4, min(64, (16 << 20) // max(1, record_bytes)))
-    size = unit * max(16, ceil(n / (most * unit)))
+    size = unit * max(16, ceil(max(_SEGMENT_NS / row_ns, n / most) / unit))
     return [(start, min(n, start + size)) for start in range(0, n, size)]

@@ -239,13 +239,18 @@ static inline ptrdiff_t moments_work_size(ptrdiff_t d, int full) {
     return BLOCK * p + BLOCK + 5 * p + (full ? p * p : 0) + 16;
 }
 
-/* z[s * p + j] <- X[s, j], zero-padded to p columns; w[s] <- its weight, 1 if there are none. */
+/* z[s * p + j] <- X[s, j], zero-padded to p columns; w[s] <- its weight, 1 if there are none. The next block is fetched
+ * meanwhile, into the L2 cache. */
 static ALWAYS_INLINE void load_rows(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
                                     ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
                                     ptrdiff_t weight_stride, double *z, double *w) {
     for (ptrdiff_t s = 0; s < rows; s++) {
         double *zs = z + s * p;
         ptrdiff_t j = 0;
+        const double *next = (const double *)x + (s + BLOCK) * row_stride;
+        if (!single && column_stride == 1)
+            for (; j < d; j += 8) __builtin_prefetch(next + j, 0, 2);
+        j = 0;
         if (!single && column_stride == 1)
             for (; j + VL <= d; j += VL) vstore(zs + j, vload((const double *)x + s * row_stride + j));
         for (; j < d; j++) zs[j] = element(x, s * row_stride + j * column_stride, single);
@@ -312,11 +317,15 @@ static ALWAYS_INLINE void add_to_mean(double *high, double *low, double step) {
     *high = sum;
 }
 
-/* Whether the rows (of p, a multiple of 8) hold NaN or inf. */
+/* Whether the numbers (a multiple of 8) hold NaN or inf. */
 static ALWAYS_INLINE int has_non_finite(const double *z, ptrdiff_t size) {
-    vd bad = vset(0.0);
-    for (ptrdiff_t j = 0; j < size; j += VL) bad = vfma(vload(z + j), vset(0.0), bad);
-    return any_lane(bad);
+    vd bad[4];
+    ptrdiff_t i = 0;
+    EACH(q, 4) bad[q] = vset(0.0);
+    for (; i + 4 * VL <= size; i += 4 * VL)
+        EACH(q, 4) bad[q] = vfma(vload(z + i + q * VL), vset(0.0), bad[q]);
+    for (; i < size; i += VL) bad[0] = vfma(vload(z + i), vset(0.0), bad[0]);
+    return any_lane((bad[0] + bad[1]) + (bad[2] + bad[3]));
 }
 
 /* Merges the weight, mean and scatter of the complete rows of X into those given (of an earlier part, or zeros).
@@ -353,6 +362,10 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
         const double total = *weight + W, share = *weight / total * W;
         double *delta = m; /* from the mean so far to the block's */
         for (ptrdiff_t j = 0; j < d; j++) {
+            if (*weight == 0.0) { /* from 0 to a large mean, the rest would be lost */
+                mean[j] = m[j];
+                mean[d + j] = r[j];
+            }
             delta[j] = (m[j] - mean[j]) + (r[j] - mean[d + j]);
             add_to_mean(mean + j, mean + d + j, delta[j] * (W / total));
         }
@@ -411,7 +424,12 @@ static ALWAYS_INLINE ptrdiff_t moments_diag_rows(const void *x, const int single
         }
         for (ptrdiff_t j = 0; j < d; j++) {
             if (!(c[j] > 0.0)) continue;
-            const double rest = r[j] / c[j], total = count[j] + c[j], delta = (m[j] - mean[j]) + (rest - mean[d + j]);
+            const double rest = r[j] / c[j], total = count[j] + c[j];
+            if (count[j] == 0.0) {
+                mean[j] = m[j];
+                mean[d + j] = rest;
+            }
+            const double delta = (m[j] - mean[j]) + (rest - mean[d + j]);
             scatter[j] += (v[j] - r[j] * rest) + count[j] / total * c[j] * delta * delta;
             add_to_mean(mean + j, mean + d + j, delta * (c[j] / total));
             count[j] = total;

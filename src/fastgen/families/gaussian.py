@@ -168,7 +168,8 @@ def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) 
     n, d = X.shape
     kernel: Any = _gaussian.moments_f32 if X.dtype == np.float32 else _gaussian.moments_f64
     size = d if full else 1
-    cuts = segments(n, _gaussian.BLOCK, 8 * d * (size + 3))
+    row_ns = d * (0.5 * size + 2) / 6
+    cuts = segments(n, _gaussian.BLOCK, 8 * d * (size + 3), row_ns)
     counts = np.zeros((len(cuts), 1 if full else d))
     means = np.zeros((len(cuts), 2, d))
     scatters = np.zeros((len(cuts), size, d))
@@ -185,7 +186,7 @@ def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) 
 
         return body
 
-    run_chunks(make_body, len(cuts), 1, n * d * (0.5 * size + 2) / 6, n_threads)
+    run_chunks(make_body, len(cuts), 1, n * row_ns, n_threads)
     total: Any = None
     for count, mean, scatter in zip(counts, means, scatters, strict=True):
         if full:
