@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastgen._validation import Array, Data, check_number
 from fastgen.errors import ComponentError
 
 EStep = Callable[[Any], tuple[float, Any]]
+Rows = NDArray[np.intp] | slice
+"""Numbers of rows; slice(None) for all of them, without a copy."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,26 @@ def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter
     return Fit(family, statistics, tuple(history), reason)
 
 
-def fit_labelled(family: Any, groups: Sequence[tuple[Data, Array | None]], *, tol: float, max_iter: int) -> Fit:
-    """Fit one component of a family to each group (X, weights).
+def take(X: Data, weights: Array | None, rows: Rows) -> tuple[Data, Array | None]:
+    """Some rows, and their weights."""
+    return X[rows], None if weights is None else weights[rows]
+
+
+def fit_labelled(
+    family: Any, X: Data, weights: Array | None, groups: Sequence[Rows], *, tol: float, max_iter: int
+) -> Fit:
+    """Fit one component of a family to each group of rows.
 
     In closed form; by EM if values are missing and the family's statistics then depend on its parameters. Such a family
     has ``observe(X, weights)``, what EM needs of the data, and ``expect(observed)``: log-likelihood and statistics.
+    The rows of one group at a time are copied.
     """
     check_number(tol, "tol", Real, 0)
     check_number(max_iter, "max_iter", Integral, 1)
     parts = []
-    for k, (X, weights) in enumerate(groups):
+    for k, rows in enumerate(groups):
         try:
-            parts.append(family.statistics(X, weights))
+            parts.append(family.statistics(*take(X, weights, rows)))
         except ComponentError as error:
             error.component = k
             raise
@@ -75,9 +88,8 @@ def fit_labelled(family: Any, groups: Sequence[tuple[Data, Array | None]], *, to
     start = family.maximise(statistics)
     if statistics.complete:
         return Fit(start, statistics, (), "closed form")
-    total = sum(len(X) if weights is None else float(weights.sum()) for X, weights in groups)
-
-    observed = [family.observe(X, weights) for X, weights in groups]
+    total = len(X) if weights is None else float(weights.sum())
+    observed = [family.observe(*take(X, weights, rows)) for rows in groups]
 
     def e_step(current: Any) -> tuple[float, Any]:
         expected = [current.select([k]).expect(parts) for k, parts in enumerate(observed)]

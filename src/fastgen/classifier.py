@@ -9,8 +9,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from fastgen import families
-from fastgen._em import fit_labelled
+from fastgen._em import fit_labelled, take
 from fastgen._estimator import FastgenEstimator, atomic
+from fastgen._missing import Index
 from fastgen._validation import Array, Data, as_generator, as_parameters, as_weights, check_choice, refuse_infinity
 from fastgen.errors import ComponentError, SingularCovarianceError
 from fastgen.gaussian import Gaussian
@@ -76,7 +77,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         Parameters
         ----------
         X : array (n, d)
-            Gathered class by class: one copy.
+            The rows of one class at a time are copied.
         y : array (n,)
             Labels of any kind.
         sample_weight : array (n,), optional
@@ -105,44 +106,41 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         order = np.argsort(codes, kind="stable")
         ends = np.cumsum(np.bincount(codes))
         members = np.split(order, ends[:-1])
-        groups = [(data[rows], None if weights is None else weights[rows]) for rows in members]
         density = Gaussian() if self.density is None else self.density
         self.family_: families.Gaussian | None = None
         if isinstance(density, Gaussian):
-            self._fit_gaussians(density, data, groups)
+            self._fit_gaussians(density, data, weights, members)
         else:
-            self._fit_each(density, data, groups)
+            self._fit_each(density, data, weights, members)
         return self
 
-    def _fit_each(self, density: Any, data: Data, groups: list[tuple[Data, Array | None]]) -> None:
+    def _fit_each(self, density: Any, data: Data, weights: Array | None, members: list[Index]) -> None:
         """A copy of the density for each class."""
         absent = [name for name in ("fit", "log_prob", "sample") if not hasattr(density, name)]
         if absent:
             raise TypeError(f"density must have fit, log_prob and sample, but {density!r} lacks {', '.join(absent)}")
         refuse_infinity(data)
-        copies = [clone(density, safe=False) for _ in groups]
-        self.densities_ = [
-            copy.fit(X) if weights is None else copy.fit(X, sample_weight=weights)
-            for copy, (X, weights) in zip(copies, groups, strict=True)
-        ]
+        self.densities_ = []
+        for rows in members:
+            X, w = take(data, weights, rows)
+            copy = clone(density, safe=False)
+            self.densities_.append(copy.fit(X) if w is None else copy.fit(X, sample_weight=w))
 
-    def _fit_gaussians(self, density: Gaussian, data: Data, groups: list[tuple[Data, Array | None]]) -> None:
+    def _fit_gaussians(self, density: Gaussian, data: Data, weights: Array | None, members: list[Index]) -> None:
         """All classes as the components of one family: fitted together (tied), scored in one pass."""
         try:
-            fit = fit_labelled(density.family, groups, tol=density.tol, max_iter=density.max_iter)
-        except SingularCovarianceError as error:
-            if density.covariance_type == "tied":
-                raise error.of("all classes together", len(data)) from None
-            raise error.of(f"class {self._name(error.component)}", len(groups[error.component][0])) from None
+            fit = fit_labelled(density.family, data, weights, members, tol=density.tol, max_iter=density.max_iter)
         except ComponentError as error:
-            raise error.of(f"class {self._name(error.component)}", len(groups[error.component][0])) from None
+            if isinstance(error, SingularCovarianceError) and density.covariance_type == "tied":
+                raise error.of("all classes together", len(data)) from None
+            raise error.of(f"class {self._name(error.component)}", len(members[error.component])) from None
         except ValueError:
             refuse_infinity(data)  # and say where in the whole of it
             raise
         self.family_ = fit.family
         self._report(fit)
         self.densities_ = []
-        for k in range(len(groups)):
+        for k in range(len(members)):
             member = clone(density)._with_family(fit.family.select([k]))
             member._keep_names(self, np.arange(self.n_features_in_))
             self.densities_.append(member)

@@ -148,7 +148,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         data = self._check_data(X, reset=True)
         weights = as_weights(sample_weight, len(data))
         try:
-            fit = fit_labelled(self.family, [(data, weights)], tol=self.tol, max_iter=self.max_iter)
+            fit = fit_labelled(self.family, data, weights, [slice(None)], tol=self.tol, max_iter=self.max_iter)
         except ComponentError as error:
             raise error.of("the data", len(data)) from None
         self.statistics_ = fit.statistics

@@ -14,6 +14,7 @@ from fastgen._kernels import _gaussian, _simd
 from fastgen._missing import incomplete_rows, patterns
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import (
+    BLOCK_ROWS,
     Array,
     Data,
     as_data,
@@ -274,10 +275,17 @@ def gaussian_log_density(
         factors = precision_cholesky(arrays["covariances"], covariance_type)
     else:
         _check_factors(factors, covariance_type)
-    dtype = np.dtype(np.float64) if getattr(out, "dtype", None) == np.float64 else data.dtype
-    result = as_out(out, (n,) if one else (n, K), dtype, data)
-    _log_density(data, mean_array, factors, covariance_type, result[:, None] if one else result, n_threads)
+    result = density_out(out, (n,) if one else (n, K), data)
+    prepared = prepare_gaussians(mean_array, factors, covariance_type)
+    into = result[:, None] if one else result
+    log_density_into(into, data, prepared, mean_array, factors, covariance_type, n_threads)
     return result
+
+
+def density_out(out: Data | None, shape: tuple[int, ...], data: Data) -> Data:
+    """Where log-densities go: of the data's dtype, or float64."""
+    dtype = np.dtype(np.float64) if getattr(out, "dtype", None) == np.float64 else data.dtype
+    return as_out(out, shape, dtype, data)
 
 
 def _check_factors(factors: Array, covariance_type: str) -> None:
@@ -288,33 +296,44 @@ def _check_factors(factors: Array, covariance_type: str) -> None:
         raise ValueError("precisions_cholesky must have a positive diagonal")
 
 
-def _log_density(X: Data, means: Array, factors: Array, covariance_type: str, out: Data, n_threads: int | None) -> None:
+def log_density_into(
+    out: Data,
+    X: Data,
+    prepared: GaussianFactors,
+    means: Array,
+    factors: Array,
+    covariance_type: str,
+    n_threads: int | None,
+) -> None:
     """`gaussian_log_density` of checked arrays, into ``out`` (n, K)."""
-    if not _run_density(prepare_gaussians(means, factors, covariance_type), X, out, n_threads):
+    if not _run_density(prepared, X, out, n_threads):
         return
     refuse_infinity(X)
+    rows = incomplete_rows(X)
     if covariance_type in ("diag", "spherical"):
         if covariance_type == "spherical":
             factors = np.ascontiguousarray(np.broadcast_to(factors[:, None], means.shape))
         feature_norm = LOG_2PI - 2 * np.log(factors)
-        prepared = GaussianFactors(
-            _gaussian.DIAG_MISSING, means, factors, feature_norm, np.zeros(X.shape[1]), 2.0 * means.size
-        )
-        _run_density(prepared, X, out, n_threads)
+        columnwise = prepared._replace(kind=_gaussian.DIAG_MISSING, factors=factors, log_norm=feature_norm)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            group = rows[start : start + BLOCK_ROWS]
+            part = np.empty((len(group), len(means)), out.dtype)
+            _run_density(columnwise, X[group], part, n_threads)
+            out[group] = part
         return
     covariances = covariances_of(factors)
-    for rows, observed in patterns(X, incomplete_rows(X)):
+    for group, observed in patterns(X, rows):
         if not len(observed):
-            out[rows] = 0.0
+            out[group] = 0.0
             continue
-        part = np.empty((len(rows), len(means)), out.dtype)
-        prepared = prepare_gaussians(
+        part = np.empty((len(group), len(means)), out.dtype)
+        marginal = prepare_gaussians(
             np.ascontiguousarray(means[:, observed]),
             precision_cholesky(covariances[..., observed[:, None], observed], covariance_type),
             covariance_type,
         )
-        _run_density(prepared, X[np.ix_(rows, observed)], part, n_threads)
-        out[rows] = part
+        _run_density(marginal, X[np.ix_(group, observed)], part, n_threads)
+        out[group] = part
 
 
 def covariances_of(factors: Array) -> Array:

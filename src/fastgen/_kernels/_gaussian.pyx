@@ -102,7 +102,7 @@ cdef int _density(int kind, const real[:, :] X, const double[:, ::1] means, cons
 def log_density_f64(int kind, const double[:, :] X, const double[:, ::1] means, const double[:, ::1] factors,
                     const double[:, ::1] log_norm, const double[::1] centre, double[:, :] out,
                     double[::1] work) -> int:
-    """out[i, k] <- log N(X[i]; component k); 1 if X holds NaN or inf, else 0. Layouts: gaussian.h."""
+    """out[i, k] <- log N(X[i]; component k); 1 if X may hold NaN or inf, else 0. Layouts: gaussian.h."""
     return _density[double, double](kind, X, means, factors, log_norm, centre, out, work)
 
 

@@ -151,7 +151,8 @@ static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const dou
 /* Doubles of work space that log_density needs. */
 static inline ptrdiff_t log_density_work_size(ptrdiff_t d, ptrdiff_t K) { return (2 * d + K) * TILE + 8; }
 
-/* out[i, k] <- log N(X[i]; component k). Returns whether any element of X is NaN or infinite.
+/* out[i, k] <- log N(X[i]; component k). Returns whether any result of the first component is not finite: X holds NaN
+ * or inf (which makes every component's so), or is beyond the range of doubles.
  *
  * kind          means                     factors                           log_norm
  * FULL          (K, d)                    (K, d (d + 1) / 2 and more) packed    (K,)
@@ -167,7 +168,7 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
                                            const double *log_norm, const double *centre, void *out, int out_single,
                                            ptrdiff_t out_row_stride, ptrdiff_t out_column_stride, double *work) {
     double *t = aligned(work), *z = t + d * TILE, *lp = z + d * TILE;
-    int bad = 0;
+    vd bad = vset(0.0); /* x * 0 is NaN for NaN and inf, and NaN stays */
     const ptrdiff_t size = single ? sizeof(float) : sizeof(double);
     const ptrdiff_t out_size = out_single ? sizeof(float) : sizeof(double);
     for (ptrdiff_t i = 0; i < n; i += TILE) {
@@ -175,7 +176,7 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
         const char *xi = (const char *)x + i * row_stride * size;
         const tile_source next = {xi + TILE * row_stride * size, row_stride * size, column_stride * size};
         char *oi = (char *)out + i * out_row_stride * out_size;
-        bad |= load_tile(xi, single, rows, d, row_stride, column_stride, t);
+        load_tile(xi, single, rows, d, row_stride, column_stride, t);
         /* A full tile of one component goes straight to the output. */
         int direct = !out_single && K == 1 && out_row_stride == 1 && rows == TILE;
         double *to = direct ? (double *)oi : lp;
@@ -183,22 +184,24 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
             centre_tile(t, d, centre, z);
             for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, 0, t + s, &next, s);
         }
-        for (ptrdiff_t k = 0; k < K; k++, to += TILE) {
+        for (ptrdiff_t k = 0; k < K; k++) {
             const double *mean = means + k * d;
+            double *to_k = to + k * TILE;
             if (kind == FULL)
-                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to, k == 0 ? &next : 0);
+                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to_k, k == 0 ? &next : 0);
             else if (kind == TIED)
-                diag_component(t, d, mean, 0, 0, 0, log_norm[k], z, to);
+                diag_component(t, d, mean, 0, 0, 0, log_norm[k], z, to_k);
             else if (kind == DIAG)
-                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], t, to);
+                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], t, to_k);
             else if (kind == DIAG_MISSING)
-                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, t, to);
+                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, t, to_k);
             else
-                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], t, to);
+                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], t, to_k);
         }
+        for (ptrdiff_t s = 0; s < TILE; s += VL) bad = vfma(vload(to + s), vset(0.0), bad);
         if (!direct) store_tile(lp, rows, K, oi, out_single, out_row_stride, out_column_stride);
     }
-    return bad;
+    return any_lane(bad);
 }
 
 #define LOG_DENSITY(kind)                                                                                              \

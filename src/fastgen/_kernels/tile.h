@@ -86,12 +86,9 @@ static ALWAYS_INLINE void prefetch_columns(const tile_source *t, ptrdiff_t s, pt
             for (ptrdiff_t r = 0; r < rows; r += 8) __builtin_prefetch(x + q * t->column + r * t->row, 0, 2);
 }
 
-/* t[j * TILE + s] <- X[s, j] for `rows` <= TILE samples; samples that are not there are 0.
- * Returns whether any element is NaN or infinite. */
-static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t row_stride,
-                                   ptrdiff_t column_stride, double *t) {
-    vd bad = vset(0.0); /* x * 0 is NaN for NaN and inf, and NaN stays */
-    const vd zero = vset(0.0);
+/* t[j * TILE + s] <- X[s, j] for `rows` <= TILE samples; samples that are not there are 0. */
+static ALWAYS_INLINE void load_tile(const void *x, const int single, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t row_stride,
+                                    ptrdiff_t column_stride, double *t) {
     if (rows == TILE && column_stride == 1 && d >= 4) {
         for (ptrdiff_t s = 0; s < TILE; s += VL)
             for (ptrdiff_t j = 0; j < d; j += 4) {
@@ -100,16 +97,12 @@ static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t ro
                 vd c[4];
                 EACH(i, VL) row[i] = four(x, (s + i) * row_stride + j, single);
                 transpose_in(row, c);
-                EACH(q, 4) {
-                    bad = vfma(c[q], zero, bad);
-                    vstore(t + (j + q) * TILE + s, c[q]);
-                }
+                EACH(q, 4) vstore(t + (j + q) * TILE + s, c[q]);
             }
     } else if (!single && rows == TILE && d == 2 && column_stride == 1 && row_stride == 2) {
         for (ptrdiff_t s = 0; s < TILE; s += VL) {
             vd even, odd;
             deinterleave((const double *)x + 2 * s, &even, &odd);
-            bad = vfma(even, zero, vfma(odd, zero, bad));
             vstore(t + s, even);
             vstore(t + TILE + s, odd);
         }
@@ -121,13 +114,8 @@ static ALWAYS_INLINE int load_tile(const void *x, const int single, ptrdiff_t ro
             else
                 for (ptrdiff_t s = 0; s < TILE; s++)
                     c[s] = s < rows ? element(x, s * row_stride + j * column_stride, single) : 0.0;
-            for (ptrdiff_t s = 0; s < TILE; s += VL) bad = vfma(vload(c + s), zero, bad);
         }
     }
-    double lanes[VL], sum = 0.0;
-    vstore(lanes, bad);
-    for (int i = 0; i < VL; i++) sum += lanes[i];
-    return sum != sum;
 }
 
 /* out[s, k] <- t[k * TILE + s] for `rows` <= TILE samples. */

@@ -10,6 +10,7 @@ sec. 11.2). Diagonal and spherical: columns are independent, so each has its own
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from typing import Any, Self, cast
 
@@ -33,9 +34,12 @@ from fastgen._validation import (
 from fastgen.errors import SingularCovarianceError, UnobservedColumnError
 from fastgen.kernels import (
     COVARIANCE_TYPES,
+    GaussianFactors,
     covariance_shape,
-    gaussian_log_density,
+    density_out,
+    log_density_into,
     precision_cholesky,
+    prepare_gaussians,
     singular_below,
 )
 
@@ -156,11 +160,17 @@ def _merge(
     total = weight + other_weight
     share = np.divide(other_weight, total, out=np.zeros_like(total), where=total > 0)
     delta = (other.mean - one.mean) + (other.mean_rest - one.mean_rest)
-    step = delta * share
-    mean = one.mean + step  # and what this sum loses (Knuth's two-sum):
-    part = mean - one.mean
-    lost = (one.mean - (mean - part)) + (step - part)
-    return share, delta, mean, one.mean_rest + lost
+    mean, lost = _two_sum(one.mean, delta * share)
+    mean, rest = _two_sum(mean, one.mean_rest + lost)
+    fresh = weight == 0  # from 0 to a large mean, the rest would be lost
+    return share, delta, np.where(fresh, other.mean, mean), np.where(fresh, other.mean_rest, rest)
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Sum, and what rounding loses of it (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
 
 
 def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) -> tuple[AnyStatistics, int]:
@@ -189,11 +199,12 @@ def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) 
     run_chunks(make_body, len(cuts), 1, n * row_ns, n_threads)
     total: Any = None
     for count, mean, scatter in zip(counts, means, scatters, strict=True):
+        centre, rest = _two_sum(mean[:1], mean[1:])
         if full:
             symmetric = scatter + np.triu(scatter, 1).T
-            part: Any = FullStatistics(count, mean[:1], mean[1:], symmetric[None])
+            part: Any = FullStatistics(count, centre, rest, symmetric[None])
         else:
-            part = DiagonalStatistics(np.zeros(1), count[None], mean[:1], mean[1:], scatter)
+            part = DiagonalStatistics(np.zeros(1), count[None], centre, rest, scatter)
         total = part if total is None else total + part
     if not full:
         total = replace(total, weight=np.array([float(n) if weights is None else weights.sum()]))
@@ -331,15 +342,16 @@ class Gaussian:
         -------
         array (n, K), in nats
         """
-        return gaussian_log_density(
-            X,
-            self.means,
-            None,
-            self.covariance_type,
-            precisions_cholesky=self.precisions_cholesky,
-            out=out,
-            n_threads=n_threads,
-        )
+        data = as_data(X, n_features=self.n_features)
+        result = density_out(out, (len(data), self.n_components), data)
+        parameters = self._prepared, self.means, self.precisions_cholesky, self.covariance_type
+        log_density_into(result, data, *parameters, n_threads)
+        return result
+
+    @cached_property
+    def _prepared(self) -> GaussianFactors:
+        """The parameters as the kernel reads them."""
+        return prepare_gaussians(self.means, self.precisions_cholesky, self.covariance_type)
 
     def statistics(
         self, X: ArrayLike, weights: ArrayLike | None = None, *, n_threads: int | None = None
@@ -471,11 +483,11 @@ class Gaussian:
                 raise SingularCovarianceError(0, f"column {singular} follows from others", "covariances[0]", _REMEDY)
         weight = sum(part.weight for part in parts)
         shift = first / weight if weight > 0 else first
-        moved = mean + shift
+        moved, rest = _two_sum(mean, shift)
         statistics = FullStatistics(
             np.array([weight]),
             moved[None],
-            (shift - (moved - mean))[None],
+            rest[None],
             (second - weight * shift[:, None] * shift)[None],
             complete=all(len(part.mean) == d for part in parts),
         )
