@@ -27,10 +27,12 @@ def assert_same_bits(one, other):
         assert np.array_equal(value, getattr(other, name)), name
 
 
-def assert_close(one, other, rtol=1e-12):
+def assert_close(one, other, rtol=1e-12, apart_from=()):
     """Scatter relative to its largest element: off the diagonal it may cancel to any extent."""
     assert type(one) is type(other)
     for name, value in arrays_of(one).items():
+        if name in apart_from:
+            continue
         expected = getattr(other, name)
         atol = rtol * np.abs(expected).max() if name == "scatter" else rtol
         np.testing.assert_allclose(value, expected, rtol=rtol, atol=atol, err_msg=name)
@@ -129,7 +131,9 @@ def test_number_of_parameters(rng, covariance_type):
 def test_weights_are_repetitions(rng, covariance_type):
     X, counts = correlated(rng, 400, 5), rng.integers(0, 4, 400)
     family = Gaussian(covariance_type)
-    assert_close(family.statistics(X, counts), family.statistics(np.repeat(X, counts, axis=0)))
+    # Repeated rows are more rows, but tell no more about a covariance.
+    repeated = family.statistics(np.repeat(X, counts, axis=0))
+    assert_close(family.statistics(X, counts), repeated, apart_from=["rows"])
     assert_close(family.statistics(X, np.ones(400)), family.statistics(X))
     assert_close(family.statistics(X, counts[:, None]), family.statistics(X, counts))
 

@@ -713,3 +713,62 @@ def test_dtypes_that_would_lose_digits_are_refused():
     g = Gaussian.from_parameters([0.0, 0.0], 1.0)
     with pytest.raises(TypeError, match="convert it to float64 first"):
         g.log_prob(np.zeros((2, 2), np.longdouble))
+
+
+# ---- what the covariance of a sample cannot be -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [2, 5, 8, 16, 64])
+def test_as_many_samples_as_columns_are_too_few(d):
+    """Rank d - 1: rounding may hide it from a Cholesky factor, the number of samples does not."""
+    for seed in range(20):
+        X = np.random.default_rng(seed).normal(size=(d, d))
+        with pytest.raises(SingularCovarianceError, match=f"{d} columns need more than {d} samples"):
+            Gaussian().fit(X)
+        with pytest.raises(SingularCovarianceError):
+            Gaussian().fit(X + 1e8)
+    Gaussian(reg_covar=1e-3).fit(X)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_a_constant_column_with_weights_is_constant(covariance_type):
+    """The weighted mean of equal numbers is one of them only up to rounding."""
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        X = np.full((1000, 1), rng.normal())
+        with pytest.raises(SingularCovarianceError):
+            Gaussian(covariance_type).fit(X, sample_weight=rng.random(1000))
+
+
+def test_what_passes_a_fit_is_not_singular_later():
+    """Almost collinear columns: no marginal, conditional or missing value of an accepted density is refused."""
+    accepted = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(50, 3))
+        X = np.column_stack([X, X[:, 0] + X[:, 1] + 10.0 ** rng.uniform(-9, -6) * rng.normal(size=50)])
+        try:
+            g = Gaussian().fit(X)
+        except SingularCovarianceError:
+            continue
+        accepted += 1
+        for columns in ([3, 2, 1, 0], [3, 0, 1], [2, 0]):
+            g.marginal(columns)
+        g.condition({0: 1.0, 3: 2.0})
+        X[0, 0] = X[1, 1] = X[2, 3] = np.nan
+        assert np.isfinite(g.log_prob(X)).all()
+    assert accepted > 50
+
+
+def test_partial_fit_says_that_the_covariance_type_has_changed(rng):
+    g = Gaussian().fit(rng.normal(size=(20, 2)))
+    g.set_params(covariance_type="diag")
+    with pytest.raises(ValueError, match="covariance_type has changed since the last fit"):
+        g.partial_fit(rng.normal(size=(20, 2)))
+
+
+def test_overflow_is_named():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    for covariance_type in TYPES:
+        with pytest.raises(ValueError, match="scale the data"), np.errstate(over="ignore", invalid="ignore"):
+            Gaussian(covariance_type).fit(X * 1e200)

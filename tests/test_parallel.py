@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import warnings
 from itertools import pairwise
 
@@ -441,3 +442,66 @@ def test_module_is_reset_in_the_child_by_registration():
         assert _parallel._pool.executor is None
     finally:
         _parallel._pool = before
+
+
+# ---- when threads do not come, or the user does not wait -----------------------------------------------------------
+
+
+def test_a_helper_that_cannot_start_leaves_no_row_undone(monkeypatch):
+    """An executor queues the work before it starts a thread: nobody may take up what failed to start later."""
+    pool = _parallel._Pool()
+    monkeypatch.setattr(_parallel, "_pool", pool)
+    busy, release = threading.Event(), threading.Event()
+
+    def hold():
+        busy.set()
+        release.wait(10)
+
+    pool.submit(hold)
+    busy.wait(10)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = np.zeros(64, bool)
+    returned = False
+
+    def make_body():
+        def body(start, stop):
+            assert not returned
+            time.sleep(0.002)
+            done[start:stop] = True
+
+        return body
+
+    release.set()
+    run_chunks(make_body, 64, 1, WORTH_THREADS, n_threads=2)
+    assert done.all()
+    returned = True
+    time.sleep(0.05)
+    assert pool.at_work == 0
+
+
+def test_an_interrupt_waits_for_the_helpers(monkeypatch):
+    pool = _parallel._Pool()
+    monkeypatch.setattr(_parallel, "_pool", pool)
+    main = threading.current_thread()
+    working = []
+
+    def make_body():
+        def body(start, stop):
+            if threading.current_thread() is main:
+                while not working:
+                    time.sleep(0.001)
+                raise KeyboardInterrupt
+            working.append(start)
+            time.sleep(0.05)
+            working.pop()
+
+        return body
+
+    with pytest.raises(KeyboardInterrupt):
+        run_chunks(make_body, 64, 1, WORTH_THREADS, n_threads=2)
+    assert working == []
+    assert pool.at_work == 0

@@ -14,6 +14,7 @@ WHEEL_LIMIT = 2_000_000
 SDIST_LIMIT = 500_000
 SDIST_FOLDERS = {"src", "tests", "benchmarks", "examples", "tools"}
 SDIST_FILES = {
+    ".clang-format",
     "CHANGELOG.md",
     "CITATION.cff",
     "CMakeLists.txt",

@@ -1,14 +1,15 @@
 #!/bin/sh
 # Run the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer. usage: sanitize.sh PYTHON
 set -eu
-python=$1
+python=$1 cc=${CC:-gcc}
 "$python" -m pip install -q --no-build-isolation --no-deps --upgrade --target build/sanitize \
     -Cbuild-dir=build/sanitize-cmake -Ccmake.define.FASTGEN_SANITIZE=address,undefined .
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 # -S leaves out the editable install; the sanitized one comes first. NumPy and Python are not theirs to check.
-for isa in baseline v3 v4; do
+usable=$("$python" -c 'from fastgen._kernels._cpu import isa_level; print({3: "v3", 4: "v3 v4"}.get(isa_level(), ""))')
+for isa in baseline $usable; do
     FASTGEN_ISA=$isa ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-        LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+        LD_PRELOAD="$($cc -print-file-name=libasan.so) $($cc -print-file-name=libubsan.so)" \
         "$python" -S -c "
 import sys
 sys.path[:0] = ['build/sanitize', '$packages']

@@ -59,6 +59,11 @@ class FastgenEstimator(BaseEstimator):  # type: ignore[misc]
             self, X, y, reset=reset, dtype=[np.float64, np.float32], order=None, ensure_all_finite=False
         )
 
+    def _forget(self) -> None:
+        """Remove what an earlier fit has left."""
+        for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]:
+            delattr(self, name)
+
     def _is_checked(self, X: ArrayLike) -> bool:
         """Whether nothing is left to check; scikit-learn would take ten times as long as a kernel for a few rows."""
         return (

@@ -13,8 +13,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from math import ceil
@@ -50,15 +50,14 @@ class _Pool:
         with self.lock:
             self.at_work -= threads
 
-    def submit(self, work: Callable[[], None]) -> Future[None] | None:
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done by a helper, now, later, or never: no thread may be to be had."""
         with self.lock:
             if self.executor is None:
                 # Threads are started one by one, as they are needed.
                 self.executor = ThreadPoolExecutor(_MAX_HELPERS, thread_name_prefix="fastgen")
-        try:
-            return self.executor.submit(work)
-        except RuntimeError:  # the interpreter is shutting down, or no thread can be started: do without
-            return None
+        with suppress(RuntimeError):  # the interpreter is shutting down, or no thread can be started
+            self.executor.submit(work)
 
 
 _pool = _Pool()
@@ -69,6 +68,7 @@ _set_here: ContextVar[int | None] = ContextVar("fastgen_num_threads", default=No
 def _reset_after_fork() -> None:
     global _pool
     _pool = _Pool()
+    available_cpus.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -89,13 +89,23 @@ def check_n_threads(n_threads: object) -> int:
 def available_cpus() -> int:
     """CPUs that this process may use: affinity, and the quota of its control group."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cpus = min(cpus, ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # not Linux, or no control group
-        pass
+    for limit in _cgroup_limits():
+        with suppress(OSError, ValueError):
+            quota, period = limit.read_text(encoding="ascii").split()
+            if quota != "max":
+                cpus = min(cpus, ceil(int(quota) / int(period)))
     return max(1, cpus)
+
+
+def _cgroup_limits() -> list[Path]:
+    """Files with the CPU quota of this process's control group (version 2) and of those that hold it."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1].partition("::/")[2]
+    except (OSError, IndexError):  # not Linux
+        own = ""
+    group = root / own
+    return [folder / "cpu.max" for folder in (group, *group.parents) if folder.is_relative_to(root)]
 
 
 def _from_environment() -> int | None:
@@ -175,8 +185,9 @@ def run_chunks(make_body: Callable[[], Body], n: int, unit: int, cost_ns: float,
     if wanted == 1:
         make_body()(0, n)
         return
-    granted = _pool.claim(wanted, limit)
+    granted = 0
     try:
+        granted = _pool.claim(wanted, limit)
         _run_on(granted, make_body, n, unit)
     finally:
         _pool.release(granted)
@@ -185,33 +196,53 @@ def run_chunks(make_body: Callable[[], Body], n: int, unit: int, cost_ns: float,
 def _run_on(threads: int, make_body: Callable[[], Body], n: int, unit: int) -> None:
     chunk = unit * max(1, ceil(n / (threads * _CHUNKS_PER_THREAD * unit)))
     starts = iter(range(0, n, chunk))
-    lock = threading.Lock()
+    state = threading.Condition()
+    helping = 0
     stop = False
+    failures: list[BaseException] = []
 
-    def work() -> None:
-        nonlocal stop
+    def take_chunks() -> None:
         body = make_body()
-        try:
-            while not stop:
-                with lock:
-                    start = next(starts, None)
-                if start is None:
-                    return
-                body(start, min(n, start + chunk))
-        except BaseException:
-            stop = True
-            raise
+        while True:
+            with state:
+                start = None if stop else next(starts, None)
+            if start is None:
+                return
+            body(start, min(n, start + chunk))
 
-    helpers = [_pool.submit(work) for _ in range(threads - 1)]
+    def help_out() -> None:
+        nonlocal helping, stop
+        with state:
+            if stop:  # came too late: nobody waits for this helper
+                return
+            helping += 1
+        try:
+            take_chunks()
+        except BaseException as error:
+            failures.append(error)
+            stop = True
+        finally:
+            with state:
+                helping -= 1
+                state.notify_all()
+
+    for _ in range(threads - 1):
+        _pool.submit(help_out)
     try:
-        work()
-    finally:
-        stop = True  # only matters if this thread was interrupted: otherwise nothing is left to take
-        # A helper that has not started is not waited for: all threads of the pool may be waiting like this one.
-        failures = [helper.exception() for helper in helpers if helper is not None and not helper.cancel()]
-    for failure in failures:
-        if failure is not None:
-            raise failure
+        take_chunks()
+    except BaseException as error:
+        failures.append(error)
+    while True:  # however often it is interrupted: nobody may write into the caller's arrays after this
+        try:
+            with state:
+                stop = True
+                while helping:
+                    state.wait()
+            break
+        except KeyboardInterrupt as interrupt:
+            failures.append(interrupt)
+    if failures:
+        raise failures[0]
 
 
 def segments(n: int, unit: int, record_bytes: int, row_ns: float) -> list[tuple[int, int]]:

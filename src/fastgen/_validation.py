@@ -1,7 +1,8 @@
 """The one door: what comes in is checked here, once, before a kernel sees it.
 
 Nothing is copied that need not be: float32 and float64 arrays of any layout pass as they are. Integers and
-booleans become float64; anything that would lose something (complex, long double, text) is refused.
+booleans become float64 (integers above 2^53 are rounded, as everywhere in NumPy); complex numbers, long doubles and
+text are refused.
 """
 
 from numbers import Integral
@@ -22,7 +23,7 @@ BLOCK_ROWS = 4096
 
 def as_floats(value: ArrayLike, name: str) -> Data:
     """Return ``value`` as an aligned float32 or float64 array in native byte order, copied only if it must be."""
-    if isinstance(value, np.ma.MaskedArray):  # what is masked is missing
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "iubf":  # what is masked is missing
         dtype = value.dtype if value.dtype.kind == "f" else np.float64
         value = np.where(np.ma.getmaskarray(value), np.nan, value.data).astype(dtype)
     try:
@@ -90,10 +91,11 @@ def as_weights(sample_weight: ArrayLike | None, n: int, name: str = "sample_weig
     return weights
 
 
-def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Data, in_place: bool = False) -> Data:
+def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Data, in_place: bool = False) -> Data:
     """Return ``out`` if results of this shape and dtype can be written into it, or a new array if it is None.
 
-    It must not overlap ``data``, which is read meanwhile; with ``in_place`` it may be the very same array.
+    It must not overlap the ``inputs``, which are read meanwhile; with ``in_place`` it may be the very same array as the
+    first of them.
     """
     if out is None:
         return np.empty(shape, dtype)
@@ -104,10 +106,19 @@ def as_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], data: Data, i
         raise ValueError("out is read-only")
     if not out.flags.aligned or any(stride % out.itemsize for stride in out.strides):
         raise ValueError("out must be aligned")
-    same = in_place and out.ctypes.data == data.ctypes.data and out.strides == data.strides
-    if not same and np.may_share_memory(out, data):
+    if any(stride == 0 and length > 1 for stride, length in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("out must have a place for every result: one of its strides is 0")
+    same = in_place and out.ctypes.data == inputs[0].ctypes.data and out.strides == inputs[0].strides
+    if not same and any(_overlap(out, array) for array in inputs):
         raise ValueError("out must not overlap the input")
     return cast(Data, out)
+
+
+def _overlap(a: Data, b: Data) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=cast(Any, 10_000)))
+    except np.exceptions.TooHardError:
+        return True
 
 
 def refuse_infinity(X: Data, name: str = "X") -> None:

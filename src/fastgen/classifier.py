@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from fastgen import families
-from fastgen._em import fit_labelled, take
+from fastgen._em import Fit, fit_labelled, take
 from fastgen._estimator import FastgenEstimator, atomic
 from fastgen._missing import Index
 from fastgen._validation import Array, Data, as_generator, as_parameters, as_weights, check_choice, refuse_infinity
@@ -94,6 +94,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         ValueError
             A class without weight, labels that are not classes, priors that are not probabilities.
         """
+        self._forget()
         data, labels = self._check_data(X, y, reset=True)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
@@ -108,8 +109,8 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         members = np.split(order, ends[:-1])
         density = Gaussian() if self.density is None else self.density
         self.family_: families.Gaussian | None = None
-        if isinstance(density, Gaussian):
-            self._fit_gaussians(density, data, weights, members)
+        if type(density) is Gaussian:  # a subclass may do anything
+            self._report(self._fit_gaussians(density, data, weights, members))
         else:
             self._fit_each(density, data, weights, members)
         return self
@@ -126,7 +127,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
             copy = clone(density, safe=False)
             self.densities_.append(copy.fit(X) if w is None else copy.fit(X, sample_weight=w))
 
-    def _fit_gaussians(self, density: Gaussian, data: Data, weights: Array | None, members: list[Index]) -> None:
+    def _fit_gaussians(self, density: Gaussian, data: Data, weights: Array | None, members: list[Index]) -> Fit:
         """All classes as the components of one family: fitted together (tied), scored in one pass."""
         try:
             fit = fit_labelled(density.family, data, weights, members, tol=density.tol, max_iter=density.max_iter)
@@ -138,12 +139,12 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
             refuse_infinity(data)  # and say where in the whole of it
             raise
         self.family_ = fit.family
-        self._report(fit)
         self.densities_ = []
         for k in range(len(members)):
             member = clone(density)._with_family(fit.family.select([k]))
             member._keep_names(self, np.arange(self.n_features_in_))
             self.densities_.append(member)
+        return fit
 
     def _name(self, k: int) -> str:
         return repr(self.classes_[k].item() if hasattr(self.classes_[k], "item") else self.classes_[k])

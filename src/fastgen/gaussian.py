@@ -44,8 +44,9 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
     statistics_ : FullStatistics or DiagonalStatistics
         Weight, mean and scatter of the data so far; `partial_fit` adds to them.
     n_iter_, stop_reason_, history_
-        Iterations of EM; ``closed form``, ``converged``, ``max_iter`` or ``decreased``; the mean log-likelihood after
-        each (empty for a closed form).
+        Iterations of EM; ``closed form``, ``converged``, ``max_iter``, ``decreased`` or ``partial_fit``; the mean
+        log-likelihood per sample at the start and after each (empty for a closed form), less
+        ``reg_covar / 2 * trace(inverse(covariance))``.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -145,6 +146,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         O(n d^2), one pass; O(n d) for diag and spherical. With missing values (full, tied), a pass and, for each
         distinct pattern of missing columns, O(d^3) in each iteration of EM.
         """
+        self._forget()
         data = self._check_data(X, reset=True)
         weights = as_weights(sample_weight, len(data))
         try:
@@ -160,8 +162,9 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
     def partial_fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to this block and all blocks before it.
 
-        The result is that of one `fit` to all blocks, up to rounding. With missing values and full or tied covariance
-        it is not: each block is then filled in once, with the parameters so far (of the first block: its own EM).
+        The result is that of one `fit` to all blocks, up to rounding; the first block alone must be enough for a
+        covariance. With missing values and full or tied covariance it is not the same: each block is then filled in
+        once, with the parameters so far (of the first block: its own EM).
 
         Parameters
         ----------
@@ -176,8 +179,13 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         if not hasattr(self, "statistics_"):
             return self.fit(X, y, sample_weight)
         data = self._check_data(X)
+        if self.covariance_type != self.family_.covariance_type:
+            raise ValueError("covariance_type has changed since the last fit: call fit, not partial_fit")
         statistics = self.statistics_ + self.family_.statistics(data, as_weights(sample_weight, len(data)))
-        family = self.family.maximise(statistics)
+        try:
+            family = self.family.maximise(statistics)
+        except ComponentError as error:
+            raise error.of("the data so far", len(data)) from None
         self.statistics_ = statistics
         self.n_iter_, self.stop_reason_, self.history_ = 1, "partial_fit", np.empty(0)
         return self._with_family(family)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastgen._kernels import _gaussian, _simd
 from fastgen._missing import incomplete_rows, patterns
@@ -55,12 +55,7 @@ def covariance_shape(covariance_type: str, K: int, d: int) -> tuple[int, ...]:
     return {"full": (K, d, d), "tied": (d, d), "diag": (K, d), "spherical": (K,)}[covariance_type]
 
 
-def singular_below(d: int) -> float:
-    """Share of a column's variance that must not follow from the other columns."""
-    return 4 * d * 2.0**-52
-
-
-def _precision_factor(covariance: Array, component: int, subject: str, remedy: str) -> Array:
+def _precision_factor(covariance: Array, component: int, subject: str, remedy: str, tolerance: float) -> Array:
     """U, upper triangular, with inverse(covariance) = U U^T."""
 
     def refuse(reason: str) -> SingularCovarianceError:
@@ -76,7 +71,7 @@ def _precision_factor(covariance: Array, component: int, subject: str, remedy: s
         raise ValueError(f"{subject} is not symmetric")
     factor = np.triu(covariance)
     # The pivots are 1 - R^2 of each column given those before it: what is singular does not depend on units.
-    column = _gaussian.cholesky(factor, singular_below(d))
+    column = _gaussian.cholesky(factor, tolerance * d * 2.0**-52)
     if column >= 0:
         raise refuse(f"column {column} is, up to rounding, a linear combination of the columns before it, or worse")
     _gaussian.inverse(factor, np.empty(d))
@@ -89,6 +84,7 @@ def precision_cholesky(
     *,
     subject: str = "covariances",
     remedy: str = "Add a multiple of the identity to it.",
+    tolerance: float = 4.0,
 ) -> Array:
     """Cholesky factors of the precisions (inverse covariances).
 
@@ -101,6 +97,9 @@ def precision_cholesky(
     covariance_type : {"full", "tied", "diag", "spherical"}
     subject, remedy : str
         What error messages call the covariances, and advise.
+    tolerance : float
+        A covariance is singular if, of some column, a share below ``tolerance * d * 2**-52`` of its variance does not
+        follow from other columns. 0 for what is derived from a covariance that has passed.
 
     Returns
     -------
@@ -109,7 +108,7 @@ def precision_cholesky(
     Raises
     ------
     fastgen.errors.SingularCovarianceError
-        One is not positive definite, or a column follows from others up to rounding (1 - R^2 below 4 d eps).
+        One is not positive definite, or a column follows from others up to rounding.
 
     Notes
     -----
@@ -132,7 +131,7 @@ def precision_cholesky(
         return np.asarray(1 / np.sqrt(array))
     matrices = array.reshape(-1, *array.shape[-2:])
     names = [f"{subject}[{k}]" for k in range(len(matrices))] if covariance_type == "full" else [subject]
-    factors = [_precision_factor(matrix, k, names[k], remedy) for k, matrix in enumerate(matrices)]
+    factors = [_precision_factor(matrix, k, names[k], remedy, tolerance) for k, matrix in enumerate(matrices)]
     return np.stack(factors).reshape(array.shape)
 
 
@@ -275,17 +274,17 @@ def gaussian_log_density(
         factors = precision_cholesky(arrays["covariances"], covariance_type)
     else:
         _check_factors(factors, covariance_type)
-    result = density_out(out, (n,) if one else (n, K), data)
+    result = density_out(out, (n,) if one else (n, K), data, mean_array, factors)
     prepared = prepare_gaussians(mean_array, factors, covariance_type)
     into = result[:, None] if one else result
     log_density_into(into, data, prepared, mean_array, factors, covariance_type, n_threads)
     return result
 
 
-def density_out(out: Data | None, shape: tuple[int, ...], data: Data) -> Data:
+def density_out(out: Data | None, shape: tuple[int, ...], data: Data, *parameters: Array) -> Data:
     """Where log-densities go: of the data's dtype, or float64."""
     dtype = np.dtype(np.float64) if getattr(out, "dtype", None) == np.float64 else data.dtype
-    return as_out(out, shape, dtype, data)
+    return as_out(out, shape, dtype, data, *parameters)
 
 
 def _check_factors(factors: Array, covariance_type: str) -> None:
@@ -310,6 +309,7 @@ def log_density_into(
         return
     refuse_infinity(X)
     rows = incomplete_rows(X)
+    _undefined_to_zero(out, rows)
     if covariance_type in ("diag", "spherical"):
         if covariance_type == "spherical":
             factors = np.ascontiguousarray(np.broadcast_to(factors[:, None], means.shape))
@@ -329,11 +329,21 @@ def log_density_into(
         part = np.empty((len(group), len(means)), out.dtype)
         marginal = prepare_gaussians(
             np.ascontiguousarray(means[:, observed]),
-            precision_cholesky(covariances[..., observed[:, None], observed], covariance_type),
+            precision_cholesky(covariances[..., observed[:, None], observed], covariance_type, tolerance=0.0),
             covariance_type,
         )
         _run_density(marginal, X[np.ix_(group, observed)], part, n_threads)
         out[group] = part
+
+
+def _undefined_to_zero(out: Data, incomplete: NDArray[np.intp]) -> None:
+    """Give complete rows density 0 where inf - inf made it NaN: they are beyond the range of doubles."""
+    for start in range(0, len(out), BLOCK_ROWS):
+        block = out[start : start + BLOCK_ROWS]
+        undefined = np.isnan(block)
+        first, last = np.searchsorted(incomplete, [start, start + BLOCK_ROWS])
+        undefined[incomplete[first:last] - start] = False
+        block[undefined] = -np.inf
 
 
 def covariances_of(factors: Array) -> Array:

@@ -13,8 +13,8 @@ cdef enum GaussianKind:
 # Doubles of work space for one thread.
 cdef Py_ssize_t gaussian_work_size(Py_ssize_t d, Py_ssize_t K) noexcept nogil
 
-# out[i, k] <- log N(X[i]; component k). Returns 1 if a result of the first component is not finite (X holds NaN or
-# inf, or is beyond the range of doubles), -1 for an unknown kind, else 0.
+# out[i, k] <- log N(X[i]; component k). Returns 1 if a result is not finite (X holds NaN or inf, or is beyond the
+# range of doubles), -1 for an unknown kind, else 0.
 cdef int gaussian_log_density(int kind, const void* X, bint single, Py_ssize_t n, Py_ssize_t d,
                               Py_ssize_t row_stride, Py_ssize_t column_stride, Py_ssize_t K,
                               const double* means, const double* factors, Py_ssize_t factor_size,

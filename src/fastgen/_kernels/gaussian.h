@@ -17,20 +17,6 @@ enum { FULL, TIED, DIAG, DIAG_MISSING, SPHERICAL };
 #define NV (VL == 8 ? 4 : 2)
 #define SUB (NV * VL)
 
-/* norm - m / 2, the log-density. Where products may overflow before they are added (no FMA), inf - inf may have made
- * m NaN: for finite data, x, m is then beyond the range of doubles, and the density is 0. */
-static ALWAYS_INLINE vd finish(vd m, double norm, const double *x, ptrdiff_t d) {
-#ifndef HAS_FMA
-    vi undefined = (vi)(m != m);
-    if (any_lane((vd)(undefined & (vi)vset(1.0)))) {
-        vd bad = vset(0.0);
-        for (ptrdiff_t j = 0; j < d; j++) bad = vfma(vload(x + j * TILE), vset(0.0), bad);
-        m = vselect(undefined & (vi)(bad == vset(0.0)), vset(INFINITY), m);
-    }
-#endif
-    return vfma(vset(-0.5), m, vset(norm));
-}
-
 /* a[q] <- sum_{i <= j + q} U[i, j + q] z[i] for the W columns from j on, and SUB samples.
  * u: these columns, packed as (j + W) rows of W. Returns where the next columns begin. */
 static ALWAYS_INLINE const double *project(const double *z, ptrdiff_t j, const int W, const double *u, vd a[4][NV]) {
@@ -102,7 +88,7 @@ static ALWAYS_INLINE void full_small(const double *x, const int d, const double 
             for (int i = 1; i <= q; i++) y = vfma(vset(u[i * d + q]), z[i], y);
             m = vfma(y, y, m);
         }
-        vstore(out + s, finish(m, norm, x + s, d));
+        vstore(out + s, vfma(vset(-0.5), m, vset(norm)));
     }
 }
 
@@ -119,16 +105,14 @@ static ALWAYS_INLINE void full_component(const double *x, ptrdiff_t d, const dou
         vd m[NV];
         for (int v = 0; v < NV; v++) m[v] = vset(0.0);
         triangle(z + s, d, u, m, 0, next, s);
-        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, finish(m[v], norm, x + s + v * VL, d));
+        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(vset(-0.5), m[v], vset(norm)));
     }
 }
 
 /* -1/2 sum_j ((x_j - mean_j) inv_sd_j)^2; inv_sd: one for each feature (step 1), one for all (step 0), or none.
- * finite: the data, if x has been derived from them.
  * With norm_j (missing): each observed feature also adds norm_j; a NaN adds nothing. */
 static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const double *mean, const double *inv_sd,
-                                         const int step, const double *feature_norm, double norm, const double *finite,
-                                         double *out) {
+                                         const int step, const double *feature_norm, double norm, double *out) {
     for (ptrdiff_t s = 0; s < TILE; s += SUB) {
         vd m[NV];
         for (int v = 0; v < NV; v++) m[v] = vset(0.0);
@@ -144,15 +128,15 @@ static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const dou
                     m[v] = vfma(z, z, m[v]);
             }
         }
-        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, finish(m[v], norm, finite + s + v * VL, d));
+        for (int v = 0; v < NV; v++) vstore(out + s + v * VL, vfma(vset(-0.5), m[v], vset(norm)));
     }
 }
 
 /* Doubles of work space that log_density needs. */
 static inline ptrdiff_t log_density_work_size(ptrdiff_t d, ptrdiff_t K) { return (2 * d + K) * TILE + 8; }
 
-/* out[i, k] <- log N(X[i]; component k). Returns whether any result of the first component is not finite: X holds NaN
- * or inf (which makes every component's so), or is beyond the range of doubles.
+/* out[i, k] <- log N(X[i]; component k). Returns whether any result is not finite: X holds NaN or inf, or is beyond the
+ * range of doubles (-inf, or NaN where inf - inf came up).
  *
  * kind          means                     factors                           log_norm
  * FULL          (K, d)                    (K, d (d + 1) / 2 and more) packed    (K,)
@@ -190,15 +174,15 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
             if (kind == FULL)
                 full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to_k, k == 0 ? &next : 0);
             else if (kind == TIED)
-                diag_component(t, d, mean, 0, 0, 0, log_norm[k], z, to_k);
+                diag_component(t, d, mean, 0, 0, 0, log_norm[k], to_k);
             else if (kind == DIAG)
-                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], t, to_k);
+                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], to_k);
             else if (kind == DIAG_MISSING)
-                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, t, to_k);
+                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, to_k);
             else
-                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], t, to_k);
+                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], to_k);
+            for (ptrdiff_t s = 0; s < TILE; s += VL) bad = vfma(vload(to_k + s), vset(0.0), bad);
         }
-        for (ptrdiff_t s = 0; s < TILE; s += VL) bad = vfma(vload(to + s), vset(0.0), bad);
         if (!direct) store_tile(lp, rows, K, oi, out_single, out_row_stride, out_column_stride);
     }
     return any_lane(bad);

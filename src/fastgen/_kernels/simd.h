@@ -14,6 +14,10 @@
 #error "fastgen needs GCC or Clang (on Windows: clang-cl): its kernels use vector extensions"
 #endif
 
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+#error "fastgen needs GCC 12 or newer, or Clang: its kernels use __builtin_shufflevector"
+#endif
+
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,10 +53,6 @@ typedef double vd_any __attribute__((vector_size(VL * 8), aligned(8), may_alias)
 static ALWAYS_INLINE vd vset(double x) { return VSET(x); }
 static ALWAYS_INLINE vd vload(const double *p) { return *(const vd_any *)p; }
 static ALWAYS_INLINE void vstore(double *p, vd x) { *(vd_any *)p = x; }
-
-#if VL > 2 || (defined(__ARM_NEON) && defined(__aarch64__))
-#define HAS_FMA
-#endif
 
 /* x, which the compiler must now hold in a register: it would load it again for every use. */
 static ALWAYS_INLINE vd in_register(vd x) {

@@ -40,7 +40,6 @@ from fastgen.kernels import (
     log_density_into,
     precision_cholesky,
     prepare_gaussians,
-    singular_below,
 )
 
 _REMEDY = "Increase reg_covar, use more samples, or a simpler covariance_type."
@@ -55,6 +54,8 @@ class FullStatistics:
 
     weight: Array
     """(K,)"""
+    rows: Array
+    """(K,) how many rows these are: d columns need more than d"""
     mean: Array
     """(K, d); 0 where the weight is 0."""
     mean_rest: Array
@@ -71,13 +72,21 @@ class FullStatistics:
         share, delta, mean, rest = _merge(weight, other.weight[:, None], self, other)
         between = (weight * share * delta)[:, :, None] * delta[:, None, :]
         scatter = self.scatter + other.scatter + between
-        return FullStatistics(self.weight + other.weight, mean, rest, scatter, self.complete and other.complete)
+        return FullStatistics(
+            self.weight + other.weight,
+            self.rows + other.rows,
+            mean,
+            rest,
+            scatter,
+            self.complete and other.complete,
+        )
 
     @classmethod
     def stack(cls, parts: "Sequence[FullStatistics]") -> "FullStatistics":
         """Statistics of several families' components, as those of one family."""
         return cls(
             np.concatenate([part.weight for part in parts]),
+            np.concatenate([part.rows for part in parts]),
             np.concatenate([part.mean for part in parts]),
             np.concatenate([part.mean_rest for part in parts]),
             np.concatenate([part.scatter for part in parts]),
@@ -127,25 +136,26 @@ class ObservedPart:
 
     columns: Index
     """(d,): the observed columns, then the missing ones"""
+    n_rows: float
     weight: float
     mean: Array
     """(o,) of the observed columns"""
     mean_rest: Array
     """(o,) what rounding left of it"""
     root: Array
-    """The scatter (o, o); or, with `rows`, the rows less their mean, times the root of their weights."""
-    rows: bool = False
+    """The scatter (o, o); or, if it is `thin`, the rows less their mean, times the root of their weights."""
+    thin: bool = False
 
     @classmethod
     def of(cls, columns: Index, statistics: FullStatistics) -> "ObservedPart":
         """From the statistics of the observed columns."""
         mean, rest, scatter = statistics.mean[0], statistics.mean_rest[0], statistics.scatter[0]
-        return cls(columns, float(statistics.weight[0]), mean, rest, scatter)
+        return cls(columns, float(statistics.rows[0]), float(statistics.weight[0]), mean, rest, scatter)
 
     @property
     def scatter(self) -> Array:
         """(o, o) sum w (x - mean)(x - mean)^T."""
-        return self.root.T @ self.root if self.rows else self.root
+        return self.root.T @ self.root if self.thin else self.root
 
 
 AnyStatistics = FullStatistics | DiagonalStatistics
@@ -202,11 +212,14 @@ def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) 
         centre, rest = _two_sum(mean[:1], mean[1:])
         if full:
             symmetric = scatter + np.triu(scatter, 1).T
-            part: Any = FullStatistics(count, centre, rest, symmetric[None])
+            part: Any = FullStatistics(count, np.zeros(1), centre, rest, symmetric[None])
         else:
             part = DiagonalStatistics(np.zeros(1), count[None], centre, rest, scatter)
         total = part if total is None else total + part
-    if not full:
+    if full:
+        used = n if weights is None else np.count_nonzero(weights)
+        total = replace(total, rows=np.array([max(0.0, used - found.sum())]))
+    else:
         total = replace(total, weight=np.array([float(n) if weights is None else weights.sum()]))
     return total, int(found.sum())
 
@@ -219,7 +232,7 @@ def regression(covariance: Array, observed: Index, missing: Index) -> tuple[Arra
     residual = covariance[np.ix_(missing, missing)]
     if not len(observed):
         return np.zeros((0, len(missing))), residual
-    U = precision_cholesky(covariance[np.ix_(observed, observed)], "tied")
+    U = precision_cholesky(covariance[np.ix_(observed, observed)], "tied", tolerance=0.0)
     half = U.T @ covariance[np.ix_(observed, missing)]
     return U @ half, residual - half.T @ half
 
@@ -268,14 +281,23 @@ class Gaussian:
                 as_parameters(covariances, "covariances", shape).copy(),
             )
 
-    def _set(self, means: Array, covariances: Array, factors: Array | None = None) -> Self:
-        """Take checked parameters, and make them constant."""
+    def _set(self, means: Array, covariances: Array, factors: Array | None = None, *, derived: bool = False) -> Self:
+        """Take checked parameters, and make them constant; `derived` from such that were not singular."""
         if factors is None:
-            factors = precision_cholesky(covariances, self.covariance_type, remedy=_REMEDY)
+            tolerance = 0.0 if derived else 4.0
+            factors = precision_cholesky(covariances, self.covariance_type, remedy=_REMEDY, tolerance=tolerance)
         self._means, self._covariances, self._factors = means, covariances, factors
-        for array in (means, covariances, factors):
-            array.flags.writeable = False
+        return self._freeze()
+
+    def _freeze(self) -> Self:
+        if self._means is not None:
+            for array in (self._means, self._covariances, self._factors):
+                array.flags.writeable = False
         return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._freeze()  # pickling and copying forget it
 
     def __repr__(self) -> str:
         size = "" if self._means is None else f", {self._means.shape[0]} components, {self._means.shape[1]} features"
@@ -440,7 +462,9 @@ class Gaussian:
                 centred = block - mean
                 if w is not None:
                     centred *= np.sqrt(w)[:, None]
-                parts.append(ObservedPart(columns, weight, mean, np.zeros(len(observed)), centred, rows=True))
+                parts.append(
+                    ObservedPart(columns, len(group), weight, mean, np.zeros(len(observed)), centred, thin=True)
+                )
             else:
                 parts.append(ObservedPart.of(columns, cast(FullStatistics, _moments(block, w, True, n_threads)[0])))
         return parts
@@ -473,19 +497,20 @@ class Gaussian:
                 part.mean,
                 part.mean_rest,
                 part.scatter,
-                singular_below(d),
+                0.0,
                 first,
                 second,
                 log_likelihood,
                 work,
             )
-            if singular >= 0:  # cannot be: the whole covariance is not
+            if singular >= 0:  # by rounding: the whole covariance is not
                 raise SingularCovarianceError(0, f"column {singular} follows from others", "covariances[0]", _REMEDY)
         weight = sum(part.weight for part in parts)
         shift = first / weight if weight > 0 else first
         moved, rest = _two_sum(mean, shift)
         statistics = FullStatistics(
             np.array([weight]),
+            np.array([float(sum(part.n_rows for part in parts))]),
             moved[None],
             rest[None],
             (second - weight * shift[:, None] * shift)[None],
@@ -521,19 +546,40 @@ class Gaussian:
             raise ValueError(f"component {k} has no weight: nothing is known about its mean and covariance")
         if isinstance(statistics, DiagonalStatistics):
             _refuse_unobserved(statistics.count)
+            scatter = _without_rounding(statistics.scatter, statistics.count, statistics.mean)
             if self.covariance_type == "diag":
-                covariances = statistics.scatter / statistics.count
+                covariances = scatter / statistics.count
             else:
-                covariances = statistics.scatter.sum(axis=1) / statistics.count.sum(axis=1)
+                covariances = scatter.sum(axis=1) / statistics.count.sum(axis=1)
             covariances = covariances + self.reg_covar
         else:
-            if self.covariance_type == "full":
-                covariances = statistics.scatter / statistics.weight[:, None, None]
-            else:
-                covariances = statistics.scatter.sum(axis=0) / statistics.weight.sum()
-            diagonal = np.arange(covariances.shape[-1])
-            covariances[..., diagonal, diagonal] += self.reg_covar
+            covariances = self._full_covariances(statistics)
+        if not np.isfinite(covariances).all() or not np.isfinite(statistics.mean).all():
+            raise ValueError("the moments of the data overflow: scale the data, or the weights")
         return type(self)(self.covariance_type, self.reg_covar)._set(statistics.mean.copy(), covariances)
+
+    def _full_covariances(self, statistics: FullStatistics) -> Array:
+        """Scatter over weight, or the error that says why this is singular."""
+        d = statistics.mean.shape[1]
+        scatter = statistics.scatter.copy()
+        diagonal = np.arange(d)
+        scatter[:, diagonal, diagonal] = _without_rounding(
+            scatter[:, diagonal, diagonal], statistics.weight[:, None], statistics.mean
+        )
+        rows = statistics.rows - 1  # rank of each scatter, at most
+        if self.covariance_type == "full":
+            covariances = scatter / statistics.weight[:, None, None]
+        else:
+            covariances = scatter.sum(axis=0) / statistics.weight.sum()
+            rows = np.array([rows.sum()])
+        if self.reg_covar == 0:
+            # Constant columns first: they say more. Then what rounding would hide from the Cholesky factor.
+            for k, covariance in enumerate(covariances.reshape(-1, d, d)):
+                if covariance.diagonal().min() > 0 and rows[k] < d:
+                    reason = f"{d} columns need more than {d} samples"
+                    raise SingularCovarianceError(k, reason, f"covariances[{k}]", _REMEDY)
+        covariances[..., diagonal, diagonal] += self.reg_covar
+        return np.asarray(covariances)
 
     def penalty(self, statistics: AnyStatistics) -> float:
         """``-reg_covar / 2 * weight * trace(inverse(covariance))``, summed over components: see the class."""
@@ -588,7 +634,8 @@ class Gaussian:
             covariances = covariances[:, columns]
         elif self.covariance_type != "spherical":
             covariances = covariances[..., columns[:, None], columns]
-        return type(self)(self.covariance_type, self.reg_covar, means=self.means[:, columns], covariances=covariances)
+        family = type(self)(self.covariance_type, self.reg_covar)
+        return family._set(self.means[:, columns].copy(), np.array(covariances, order="C"), derived=True)
 
     def condition(self, given: Mapping[int, float]) -> Self:
         """The family of the other columns, given values of some.
@@ -608,7 +655,7 @@ class Gaussian:
             means[k] = self.means[k, rest] + (values - self.means[k, observed]) @ coefficients
             residuals.append(residual)
         covariances = residuals[0] if self.covariance_type == "tied" else np.stack(residuals)
-        return type(self)(self.covariance_type, self.reg_covar, means=means, covariances=covariances)
+        return type(self)(self.covariance_type, self.reg_covar)._set(means, covariances, derived=True)
 
     def impute(self, X: Data, posterior: Array | None = None, rng: np.random.Generator | None = None) -> Data:
         """A copy of X with each missing cell at its conditional mean, or drawn given the observed cells.
@@ -653,6 +700,12 @@ def covariances_root(covariance: Array) -> Array:
     if _gaussian.cholesky(root, 0.0) >= 0:
         raise SingularCovarianceError(0, "it is singular", "a conditional covariance", _REMEDY)
     return root
+
+
+def _without_rounding(scatter: Array, weight: Array, mean: Array) -> Array:
+    """Scatter of columns, 0 where it is no more than rounding makes of a constant."""
+    rounding = 4 * 2.0**-52 * np.abs(mean)
+    return np.where(scatter <= weight * rounding**2, 0.0, scatter)
 
 
 def _indices(numbers: Sequence[int] | Index, name: str, size: int) -> Index:
