@@ -115,6 +115,4 @@ def test_fit(case, table):
     for i, what in enumerate(("mean (in standard deviations)", "covariance (relative to the smallest variance)")):
         row = [name, *(f"{error[i]:.1e}" for error in errors.values())]
         table(f"Largest error of the fitted {what}", ["data", *errors], row)
-    if name == "shifted by 1e8" and 1e-12 < errors["fastgen"][1] < 1e-8:
-        pytest.xfail("blocks are merged with means that are rounded at the size of the offset")
     assert errors["fastgen"][1] < 64 * np.finfo(np.float64).eps

@@ -55,7 +55,7 @@ def test_log_density(versus, size, d):
         f"log-density, full, {shape(*X.shape)}",
         Side(lambda: gaussian_log_density(X, mean, covariance)),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_log_density(X, mean[None], covariance[None], **options),
                 threads=threads,
             ),
@@ -75,7 +75,7 @@ def test_log_density_one_thread(versus, size, d):
         f"log-density, full, {shape(*X.shape)}, out given",
         Side(lambda: gaussian_log_density(X, mean, covariance, out=out)),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_log_density(
                     X, mean[None], covariance[None], out=numpy_out, **options
                 ),
@@ -100,7 +100,7 @@ def test_log_density_of_components(versus, size, covariance_type):
         f"log-density, {covariance_type}, {shape(*X.shape)}, K = {K}",
         Side(lambda: gaussian_log_density(X, means, covariances, covariance_type), np.ravel),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_log_density(
                     X, means, covariances, covariance_type, **options
                 ),
@@ -121,7 +121,7 @@ def test_log_density_float32(versus, size):
         f"log-density, full, {shape(*X.shape)}, K = {K}, float32",
         Side(lambda: gaussian_log_density(X, means, covariances), np.ravel),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_log_density(X, means, covariances, **options),
                 threads=fastgen.get_num_threads(),
                 dtypes=(np.float32, np.float64),
@@ -142,7 +142,7 @@ def test_log_density_by_column(versus, size):
         f"log-density, full, {shape(*X.shape)}, F order",
         Side(lambda: gaussian_log_density(X, mean, covariance)),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_log_density(X, mean[None], covariance[None], **options),
                 threads=fastgen.get_num_threads(),
             ),
@@ -191,7 +191,7 @@ def test_rows(versus, size, name):
         f"{name}, {shape(*a.shape)}",
         Side(lambda: ours(a), np.ravel),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.logsumexp(a, softmax=name == "softmax", **options),
                 threads=fastgen.get_num_threads(),
             ),
@@ -212,7 +212,7 @@ def test_fit(versus, size, n, d):
         f"Gaussian.fit, full, {shape(*X.shape)}",
         Side(lambda: Gaussian().fit(X), lambda fit: (fit.mean_, fit.covariance_)),
         {
-            "NumPy": numpy_sides(
+            **numpy_sides(
                 lambda **options: numpy_reference.gaussian_fit(X, **options),
                 threads=fastgen.get_num_threads(),
                 answer=tuple,
@@ -234,7 +234,7 @@ def test_fit_one_thread(versus, size, n, d):
         f"Gaussian.fit, full, {shape(*X.shape)}",
         Side(lambda: Gaussian().fit(X), lambda fit: (fit.mean_, fit.covariance_)),
         {
-            "NumPy": numpy_sides(lambda **options: numpy_reference.gaussian_fit(X, **options), threads=1, answer=tuple),
+            **numpy_sides(lambda **options: numpy_reference.gaussian_fit(X, **options), threads=1, answer=tuple),
         },
         threads=1,
         n_bytes=X.nbytes,
@@ -281,7 +281,7 @@ def quadratic_discriminant():
 def test_classifier_fit(versus, size):
     X, y = classes(size(100_000))
     rivals = {
-        "NumPy": numpy_sides(
+        **numpy_sides(
             lambda **options: numpy_reference.GenerativeClassifier().fit(X, y, **options),
             threads=fastgen.get_num_threads(),
             answer=lambda fit: (fit.means, fit.covariances),
@@ -305,7 +305,7 @@ def test_classifier_predict(versus, size):
     X, y = classes(size(100_000))
     classifier = GenerativeClassifier().fit(X, y)
     expert = numpy_reference.GenerativeClassifier().fit(X, y)
-    rivals = {"NumPy": numpy_sides(lambda **o: expert.predict_proba(X, **o), threads=fastgen.get_num_threads())}
+    rivals = {**numpy_sides(lambda **o: expert.predict_proba(X, **o), threads=fastgen.get_num_threads())}
     peer = quadratic_discriminant()
     if peer is not None:
         peer.fit(X, y)

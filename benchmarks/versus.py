@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -60,26 +61,21 @@ def _time(side: Side, calls: int, pause: float) -> tuple[float, Any]:
 
 
 def numpy_sides(
-    call: Callable[..., Any], *, threads: int, answer: Callable[[Any], Any] = np.ravel, dtypes: Sequence[Any] = ()
-) -> list[Side]:
-    """Sides for all block sizes, layouts and ways to use threads of a function from `numpy_reference`.
+    call: Callable[..., Any], *, threads: int, answer: Callable[[Any], Any] = np.ravel, dtypes: Sequence[Any] = (None,)
+) -> dict[str, list[Side]]:
+    """Sides for all block sizes and layouts of a function from `numpy_reference`.
 
-    ``threads`` are used either by NumPy's BLAS alone, or by blocks on as many threads, with a single-threaded BLAS.
+    "NumPy" has the threads of its BLAS; "NumPy + pool" runs blocks on as many threads, each with a BLAS of one thread.
     """
-    sides = []
-    for block in BLOCKS:
-        for by_feature in (False, True):
-            for workers in sorted({1, threads}):
-                for dtype in dtypes or (None,):
-                    options = {"block": block, "by_feature": by_feature, "threads": workers}
-                    if dtype is not None:
-                        options["dtype"] = dtype
-                    how = f"blocks of {block} {'by feature' if by_feature else 'by sample'}, {workers} threads"
-                    if dtype is not None:
-                        how += f", {np.dtype(dtype)}"
-                    sides.append(
-                        Side(lambda options=options: call(**options), answer, threads if workers == 1 else 1, how)
-                    )
+    sides: dict[str, list[Side]] = {}
+    for block, by_feature, workers, dtype in product(BLOCKS, (False, True), sorted({1, threads}), dtypes):
+        options = {"block": block, "by_feature": by_feature, "threads": workers}
+        how = f"blocks of {block} {'by feature' if by_feature else 'by sample'}"
+        if dtype is not None:
+            options["dtype"] = dtype
+            how += f", {np.dtype(dtype)}"
+        side = Side(lambda options=options: call(**options), answer, threads if workers == 1 else 1, how)
+        sides.setdefault("NumPy" if workers == 1 else "NumPy + pool", []).append(side)
     return sides
 
 
