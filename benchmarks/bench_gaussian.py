@@ -66,8 +66,9 @@ def test_log_density(versus, size, d):
     )
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("d", [2, 10, 64])
-def test_log_density_one_thread(versus, size, d):
+def test_log_density_out_given(versus, size, d, threads):
     X = data(size(1_000_000), d)
     (mean,), (covariance,) = gaussians(d, 1)
     out, numpy_out = np.zeros(len(X)), np.zeros((len(X), 1))
@@ -79,10 +80,10 @@ def test_log_density_one_thread(versus, size, d):
                 lambda **options: numpy_reference.gaussian_log_density(
                     X, mean[None], covariance[None], out=numpy_out, **options
                 ),
-                threads=1,
+                threads=threads,
             ),
         },
-        threads=1,
+        threads=threads,
         n_bytes=X.nbytes + out.nbytes,
         # multiply-adds of the triangle and of the squares are two operations each, subtracting the mean is one
         n_flops=len(X) * (d * (d + 1) + d + 2 * d),

@@ -1,8 +1,8 @@
 """Us against the others, in one run: all sides give the same answer, then take turns.
 
 One machine is never the same twice, and seldom the same for a minute. So each round times every rival once, then
-fastgen once, and medians are compared. Before each measurement there is a pause: OpenBLAS's threads keep spinning for
-some 25 ms after a call and would slow down whatever runs next.
+fastgen once, and medians are compared. Before each measurement there is a pause, for OpenBLAS's threads keep spinning
+for some 25 ms after a call and would slow down whatever runs next; then one call that does not count.
 """
 
 import gc
@@ -53,6 +53,8 @@ def _time(side: Side, calls: int, pause: float) -> tuple[float, Any]:
     limited = side.blas_threads is not None
     with _threadpools().limit(limits=side.blas_threads, user_api="blas") if limited else nullcontext():
         time.sleep(pause)
+        if pause:  # caches, clock and memory as in a program that goes on doing this
+            side.call()
         start = time.perf_counter()
         for _ in range(calls - 1):
             side.call()
@@ -141,7 +143,7 @@ class Versus:
                 sides = [candidates] if isinstance(candidates, Side) else candidates
                 seconds, chosen[name] = self._fastest(name, sides, answer, calls, rtol, atol)
                 cycle += seconds
-            cycle = calls * cycle + (1 + len(rivals)) * self.pause
+            cycle = (calls + 1) * cycle + (1 + len(rivals)) * self.pause
             times = self._take_turns(ours, chosen, calls, 3 if self.quick else min(25, max(3, int(BUDGET_S / cycle))))
         if self.benchmark.disabled:
             return

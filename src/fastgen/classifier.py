@@ -104,7 +104,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         if self.class_count_.min() <= 0:
             raise ValueError(f"class {self._name(int(self.class_count_.argmin()))} has no weight: leave its rows out")
         self.class_prior_ = self._check_priors(K)
-        order = np.argsort(codes, kind="stable")
+        order = np.argsort(codes.astype(np.min_scalar_type(K)), kind="stable")  # small integers: radix sort
         ends = np.cumsum(np.bincount(codes))
         members = np.split(order, ends[:-1])
         density = Gaussian() if self.density is None else self.density
