@@ -81,7 +81,7 @@ def heading(info: dict[str, Any]) -> str:
     lines.append(
         "Medians; in brackets, how many times the time of fastgen. NumPy: the fastest of the block sizes and "
         "layouts that an expert would try; with a pool, blocks on threads of their own. Bound: what the machine's "
-        "limits would allow."
+        "limits would allow, beside the best round."
     )
     if info.get("quick"):
         lines.append("A quick run: small sizes, few rounds; these are not measurements.")
