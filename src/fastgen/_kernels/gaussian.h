@@ -166,7 +166,8 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
         double *to = direct ? (double *)oi : lp;
         if (kind == TIED) {
             centre_tile(t, d, centre, z);
-            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, 0, t + s, &next, s);
+            vd unused[NV];
+            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, unused, t + s, &next, s);
         }
         for (ptrdiff_t k = 0; k < K; k++) {
             const double *mean = means + k * d;
