@@ -7,13 +7,14 @@ unit of weight: the log-likelihood, with the logarithm of the prior where there 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgen._validation import Array, Data, check_number
 from fastgen.errors import ComponentError
+from fastgen.families._base import Family, IncompleteFamily
 
 EStep = Callable[[Any], tuple[float, Any]]
 Rows = NDArray[np.intp] | slice
@@ -69,13 +70,12 @@ def take(X: Data, weights: Array | None, rows: Rows) -> tuple[Data, Array | None
 
 
 def fit_labelled(
-    family: Any, X: Data, weights: Array | None, groups: Sequence[Rows], *, tol: float, max_iter: int
+    family: Family, X: Data, weights: Array | None, groups: Sequence[Rows], *, tol: float, max_iter: int
 ) -> Fit:
     """Fit one component of a family to each group of rows.
 
-    In closed form; by EM if values are missing and the family's statistics then depend on its parameters. Such a family
-    has ``observe(X, weights)``, what EM needs of the data, and ``expect(observed)``: log-likelihood and statistics.
-    The rows of one group at a time are copied.
+    In closed form; by EM if values are missing and the family's statistics then depend on its parameters
+    (`IncompleteFamily`). The rows of one group at a time are copied.
     """
     check_number(tol, "tol", Real, 0)
     check_number(max_iter, "max_iter", Integral, 1)
@@ -91,9 +91,10 @@ def fit_labelled(
     if statistics.complete:
         return Fit(start, statistics, (), "closed form")
     total = len(X) if weights is None else float(weights.sum())
-    observed = [family.observe(*take(X, weights, rows)) for rows in groups]
+    incomplete = cast(IncompleteFamily, family)
+    observed = [incomplete.observe(*take(X, weights, rows)) for rows in groups]
 
-    def e_step(current: Any) -> tuple[float, Any]:
+    def e_step(current: IncompleteFamily) -> tuple[float, Any]:
         expected = [current.select([k]).expect(parts) for k, parts in enumerate(observed)]
         statistics = type(expected[0][1]).stack([part for _, part in expected])
         log_likelihood = sum(value for value, _ in expected)

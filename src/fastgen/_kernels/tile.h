@@ -15,7 +15,6 @@
 typedef double v4d __attribute__((vector_size(32)));
 typedef double v4d_any __attribute__((vector_size(32), aligned(8), may_alias));
 typedef float v4f_any __attribute__((vector_size(16), aligned(4), may_alias));
-typedef double v2d_any __attribute__((vector_size(16), aligned(8), may_alias));
 
 static ALWAYS_INLINE double element(const void *x, ptrdiff_t i, const int single) {
     return single ? (double)((const float *)x)[i] : ((const double *)x)[i];

@@ -1,4 +1,4 @@
-"""What every structure may ask of a family, and nothing else."""
+"""What structures may ask of a family, and nothing else: `Family`, and `IncompleteFamily` for EM on missing values."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
@@ -55,7 +55,7 @@ class Family(Protocol):
         ...
 
     def penalty(self, statistics: Any) -> float:
-        """What the fit maximises beyond the log-likelihood: the logarithm of a prior, or 0."""
+        """What the fit maximises beyond the log-likelihood, for statistics of fixed weights (labelled data), or 0."""
         ...
 
     def sample(self, components: NDArray[np.intp], rng: np.random.Generator) -> Array:
@@ -64,4 +64,16 @@ class Family(Protocol):
 
     def select(self, components: Sequence[int]) -> Self:
         """The family of some of the components."""
+        ...
+
+
+class IncompleteFamily(Family, Protocol):
+    """A family whose statistics depend on its parameters where values are missing (`Statistics.complete` is False)."""
+
+    def observe(self, X: Data, weights: Array | None = None) -> Any:
+        """What EM needs of the data, whatever the parameters; for one component."""
+        ...
+
+    def expect(self, observed: Any) -> tuple[float, Any]:
+        """Log-likelihood of what `observe` returned, and expected statistics, under the parameters of one component."""
         ...
