@@ -51,7 +51,9 @@ def speed_table(rows: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{milliseconds(ms[name])} ({ratio(ratios[name])})" if name in ms else "")
         peers = [name for name in PEERS if name in ms]
         cells.append(", ".join(f"{name} {milliseconds(ms[name])} ({ratio(ratios[name])})" for name in peers))
-        cells.append(f"{row['times_bound']:.2f} x {row['bound']}" if "bound" in row else "")
+        cells.append(
+            f"{row['times_bound']:.2f} (best {row['best_times_bound']:.2f}) x {row['bound']}" if "bound" in row else ""
+        )
         lines.append(cells)
     headers = ["workload", "threads", "fastgen ms", "NumPy ms (ratio)", "NumPy + pool ms (ratio)"]
     return aligned([*headers, "SciPy / scikit-learn ms (ratio)", "vs bound"], lines)
@@ -81,7 +83,7 @@ def heading(info: dict[str, Any]) -> str:
     lines.append(
         "Medians; in brackets, how many times the time of fastgen. NumPy: the fastest of the block sizes and "
         "layouts that an expert would try; with a pool, blocks on threads of their own. Bound: what the machine's "
-        "limits would allow, beside the best round."
+        "limits would allow, beside the median and the best round."
     )
     if info.get("quick"):
         lines.append("A quick run: small sizes, few rounds; these are not measurements.")

@@ -772,3 +772,13 @@ def test_overflow_is_named():
     for covariance_type in TYPES:
         with pytest.raises(ValueError, match="scale the data"), np.errstate(over="ignore", invalid="ignore"):
             Gaussian(covariance_type).fit(X * 1e200)
+
+
+def test_incomplete_rows_without_weight_are_not_counted_twice(rng):
+    """Six complete rows with weight are enough for two columns, whatever else has no weight."""
+    X = rng.normal(size=(20, 2))
+    X[6:, 0] = np.nan
+    weights = (np.arange(20) < 6).astype(float)
+    g = Gaussian().fit(X, sample_weight=weights)
+    assert g.statistics_.rows.tolist() == [6]
+    np.testing.assert_allclose(g.covariance_, np.cov(X[:6].T, ddof=0), rtol=1e-12)

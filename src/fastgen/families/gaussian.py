@@ -217,8 +217,12 @@ def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) 
             part = DiagonalStatistics(np.zeros(1), count[None], centre, rest, scatter)
         total = part if total is None else total + part
     if full:
-        used = n if weights is None else np.count_nonzero(weights)
-        total = replace(total, rows=np.array([max(0.0, used - found.sum())]))
+        used = n - found.sum()
+        if weights is not None:
+            used = np.count_nonzero(weights)
+            if found.any():
+                used -= np.count_nonzero(weights[incomplete_rows(X)])
+        total = replace(total, rows=np.array([float(used)]))
     else:
         total = replace(total, weight=np.array([float(n) if weights is None else weights.sum()]))
     return total, int(found.sum())
