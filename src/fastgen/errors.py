@@ -4,7 +4,7 @@ from typing import Self
 
 import numpy as np
 
-__all__ = ["ComponentError", "SingularCovarianceError", "UnobservedColumnError"]
+__all__ = ["ComponentError", "EmptyComponentError", "SingularCovarianceError", "UnobservedColumnError"]
 
 
 class ComponentError(ValueError):
@@ -53,3 +53,19 @@ class UnobservedColumnError(ComponentError):
 
     def __str__(self) -> str:
         return f"{self.reason} in {self.subject}. {self.remedy}"
+
+
+class EmptyComponentError(ComponentError):
+    """A component has no weight, so nothing is known about its parameters."""
+
+    def __init__(
+        self,
+        component: int,
+        reason: str = "nothing is known about its parameters",
+        subject: str | None = None,
+        remedy: str = "Use fewer components.",
+    ) -> None:
+        super().__init__(component, reason, subject or f"component {component}", remedy)
+
+    def __str__(self) -> str:
+        return f"{self.subject} has no weight: {self.reason}. {self.remedy}"

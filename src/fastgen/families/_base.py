@@ -1,6 +1,10 @@
-"""What structures may ask of a family, and nothing else: `Family`, and `IncompleteFamily` for EM on missing values."""
+"""What structures may ask of a family, and nothing else.
 
-from collections.abc import Sequence
+`Family` is what every family has. `IncompleteFamily` (EM on missing values, labelled data) and `FusedFamily` (an E-step
+without responsibilities in memory) are what some have beyond that.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -38,8 +42,23 @@ class Family(Protocol):
     """
 
     @property
+    def n_components(self) -> int:
+        """K; an AttributeError before there are parameters, as for all that needs them."""
+        ...
+
+    @property
+    def n_features(self) -> int:
+        """d."""
+        ...
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters of all components together."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """The parameters by name; each array begins with the K axis, but for what the components share."""
         ...
 
     def log_density(self, X: ArrayLike, *, out: Data | None = None, n_threads: int | None = None) -> Data:
@@ -51,7 +70,10 @@ class Family(Protocol):
         ...
 
     def maximise(self, statistics: Any) -> Self:
-        """The family with the parameters that maximise the expected log-likelihood."""
+        """The family with the parameters that maximise the expected log-likelihood.
+
+        A component that has no weight is an `EmptyComponentError`.
+        """
         ...
 
     def penalty(self, statistics: Any) -> float:
@@ -66,6 +88,18 @@ class Family(Protocol):
         """The family of some of the components."""
         ...
 
+    def marginal(self, columns: Any) -> Self:
+        """The family of some of the columns."""
+        ...
+
+    def condition(self, given: Mapping[int, float]) -> Self:
+        """The family of the other columns, given values of some: p(rest | given, component)."""
+        ...
+
+    def impute(self, X: Data, posterior: Array | None = None, rng: np.random.Generator | None = None) -> Data:
+        """A copy of X with each NaN at its conditional mean under p(component | x_o), or drawn with ``rng``."""
+        ...
+
 
 class IncompleteFamily(Family, Protocol):
     """A family whose statistics depend on its parameters where values are missing (`Statistics.complete` is False)."""
@@ -76,4 +110,19 @@ class IncompleteFamily(Family, Protocol):
 
     def expect(self, observed: Any) -> tuple[float, Any]:
         """Log-likelihood of what `observe` returned, and expected statistics, under the parameters of one component."""
+        ...
+
+
+class FusedFamily(Family, Protocol):
+    """A family with an E-step of its own for mixtures, which is faster than log-densities, posterior and statistics."""
+
+    def prepare(self, X: Data, weights: Array | None = None) -> Any:
+        """What the E-steps need of the data, whatever the parameters: made once for all of them."""
+        ...
+
+    def e_step(self, prepared: Any, log_weights: Array, *, n_threads: int | None = None) -> tuple[float, Any]:
+        """Log-likelihood of the mixture and statistics under its responsibilities.
+
+        ``log_weights`` (K,): logarithms of the probabilities of the components.
+        """
         ...

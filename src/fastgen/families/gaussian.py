@@ -31,7 +31,7 @@ from fastgen._validation import (
     check_number,
     refuse_infinity,
 )
-from fastgen.errors import SingularCovarianceError, UnobservedColumnError
+from fastgen.errors import EmptyComponentError, SingularCovarianceError, UnobservedColumnError
 from fastgen.kernels import (
     COVARIANCE_TYPES,
     GaussianFactors,
@@ -344,6 +344,11 @@ class Gaussian:
         sizes = {"full": K * triangle, "tied": triangle, "diag": K * d, "spherical": K}
         return int(K * d + sizes[self.covariance_type])
 
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Means and covariances, by name."""
+        return {"means": self.means, "covariances": self.covariances}
+
     def covariance_matrix(self, component: int) -> Array:
         """Covariance of one component as a matrix (d, d), whatever the type."""
         covariances = self.covariances
@@ -539,15 +544,14 @@ class Gaussian:
         fastgen.errors.SingularCovarianceError
         fastgen.errors.UnobservedColumnError
             A column has no observed value in a component.
-        ValueError
+        fastgen.errors.EmptyComponentError
             A component has no weight.
         """
         expected = FullStatistics if self.covariance_type in ("full", "tied") else DiagonalStatistics
         if not isinstance(statistics, expected):
             raise TypeError(f"{self.covariance_type} covariances need {expected.__name__}, got {type(statistics)}")
         if statistics.weight.min() <= 0:
-            k = int(statistics.weight.argmin())
-            raise ValueError(f"component {k} has no weight: nothing is known about its mean and covariance")
+            raise EmptyComponentError(int(statistics.weight.argmin()))
         if isinstance(statistics, DiagonalStatistics):
             _refuse_unobserved(statistics.count)
             scatter = _without_rounding(statistics.scatter, statistics.count, statistics.mean)
