@@ -27,7 +27,7 @@ cdef extern from "simd.h" nogil:
             const ptrdiff_t rows = VMIN(TILE, n - i);
             load_tile((const char *)a + i * row_stride * size, single, rows, K, row_stride, column_stride, t);
             for (ptrdiff_t s = 0; s < TILE; s += VL)
-                vstore(total + s, p ? softmax_lanes(t + s, K, TILE) : lse_lanes(t + s, K, TILE));
+                vstore(total + s, p ? lse_lanes(t + s, K, TILE, 0, 1) : lse_lanes(t + s, K, TILE, 0, 0));
             if (lse) store_tile(total, rows, 1, (char *)lse + i * size, single, 1, 1);
             if (p)
                 store_tile(t, rows, K, (char *)p + i * p_row_stride * size, single, p_row_stride,

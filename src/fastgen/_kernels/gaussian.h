@@ -132,6 +132,31 @@ static ALWAYS_INLINE void diag_component(const double *x, ptrdiff_t d, const dou
     }
 }
 
+/* out <- log_weight + log N(x; component k) of a tile; the table below has the layouts. x: the tile; TIED: whitened. */
+static ALWAYS_INLINE void component(const int kind, const double *x, ptrdiff_t d, ptrdiff_t k, const double *means,
+                                    const double *factors, ptrdiff_t factor_size, const double *log_norm,
+                                    double log_weight, double *z, double *out, const tile_source *next) {
+    const double *mean = means + k * d;
+    if (kind == FULL)
+        full_component(x, d, mean, factors + k * factor_size, log_norm[k] + log_weight, z, out, next);
+    else if (kind == TIED)
+        diag_component(x, d, mean, 0, 0, 0, log_norm[k] + log_weight, out);
+    else if (kind == DIAG)
+        diag_component(x, d, mean, factors + k * d, 1, 0, log_norm[k] + log_weight, out);
+    else if (kind == DIAG_MISSING)
+        diag_component(x, d, mean, factors + k * d, 1, log_norm + k * d, log_weight, out);
+    else
+        diag_component(x, d, mean, factors + k, 0, 0, log_norm[k] + log_weight, out);
+}
+
+/* y <- U^T (x - centre), for TIED; z: work space. */
+static ALWAYS_INLINE void whiten(const double *x, ptrdiff_t d, const double *centre, const double *factors, double *z,
+                                 double *y, const tile_source *next) {
+    centre_tile(x, d, centre, z);
+    vd unused[NV];
+    for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, unused, y + s, next, s);
+}
+
 /* Doubles of work space that log_density needs. */
 static inline ptrdiff_t log_density_work_size(ptrdiff_t d, ptrdiff_t K) { return (2 * d + K) * TILE + 8; }
 
@@ -165,23 +190,12 @@ static ALWAYS_INLINE int log_density_tiles(const int kind, const void *x, const 
         int direct = !out_single && K == 1 && out_row_stride == 1 && rows == TILE;
         double *to = direct ? (double *)oi : lp;
         if (kind == TIED) {
-            centre_tile(t, d, centre, z);
-            vd unused[NV];
-            for (ptrdiff_t s = 0; s < TILE; s += SUB) triangle(z + s, d, factors, unused, t + s, &next, s);
+            /* In place of x, which is not needed any more. */
+            whiten(t, d, centre, factors, z, t, &next);
         }
         for (ptrdiff_t k = 0; k < K; k++) {
-            const double *mean = means + k * d;
             double *to_k = to + k * TILE;
-            if (kind == FULL)
-                full_component(t, d, mean, factors + k * factor_size, log_norm[k], z, to_k, k == 0 ? &next : 0);
-            else if (kind == TIED)
-                diag_component(t, d, mean, 0, 0, 0, log_norm[k], to_k);
-            else if (kind == DIAG)
-                diag_component(t, d, mean, factors + k * d, 1, 0, log_norm[k], to_k);
-            else if (kind == DIAG_MISSING)
-                diag_component(t, d, mean, factors + k * d, 1, log_norm + k * d, 0.0, to_k);
-            else
-                diag_component(t, d, mean, factors + k, 0, 0, log_norm[k], to_k);
+            component(kind, t, d, k, means, factors, factor_size, log_norm, 0.0, z, to_k, k == 0 ? &next : 0);
             for (ptrdiff_t s = 0; s < TILE; s += VL) bad = vfma(vload(to_k + s), vset(0.0), bad);
         }
         if (!direct) store_tile(lp, rows, K, oi, out_single, out_row_stride, out_column_stride);
@@ -258,11 +272,15 @@ static ALWAYS_INLINE vd sum_rows(const double *z, const double *w, ptrdiff_t row
     return (a[0] + a[1]) + (a[2] + a[3]);
 }
 
-/* S[i..i+H, j..] <- sum_s w[s] z[s, i..] z[s, j..]^T, rows of p: a tile of H rows and one vector, or two (pair). */
+/* S[i..i+H, j..] <- sum_s w[s] z[s, i..] z[s, j..]^T (or, with `add`, +=), rows of p: a tile of H rows and one vector,
+ * or two (pair). */
 static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i, ptrdiff_t j,
-                                const int H, const int pair, double *S) {
+                                const int H, const int pair, const int add, double *S) {
     vd a[8][2];
-    EACH(q, H) a[q][0] = a[q][1] = vset(0.0);
+    EACH(q, H) {
+        a[q][0] = add ? vload(S + (i + q) * p + j) : vset(0.0);
+        if (pair) a[q][1] = add ? vload(S + (i + q) * p + j + VL) : vset(0.0);
+    }
     for (ptrdiff_t s = 0; s < rows; s++) {
         const double *zs = z + s * p;
         vd ws = vset(w[s]), y0 = ws * vload(zs + j), y1 = pair ? ws * vload(zs + j + VL) : y0;
@@ -280,22 +298,22 @@ static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows
 
 /* H rows of S from i on, from the diagonal to the end. */
 static ALWAYS_INLINE void outer_rows(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i,
-                                     const int H, double *S) {
+                                     const int H, const int add, double *S) {
     ptrdiff_t j = i / VL * VL;
-    for (; j + 2 * VL <= p; j += 2 * VL) outer(z, w, rows, p, i, j, H, 1, S);
-    for (; j < p; j += VL) outer(z, w, rows, p, i, j, H, 0, S);
+    for (; j + 2 * VL <= p; j += 2 * VL) outer(z, w, rows, p, i, j, H, 1, add, S);
+    for (; j < p; j += VL) outer(z, w, rows, p, i, j, H, 0, add, S);
 }
 
-/* S <- sum_s w[s] z[s] z[s]^T, its upper triangle. */
+/* S <- sum_s w[s] z[s] z[s]^T (or, with `add`, +=), its upper triangle. */
 static ALWAYS_INLINE void outer_products(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
-                                         double *S) {
+                                         const int add, double *S) {
     ptrdiff_t i = 0;
 #if VL == 8
-    for (; i + 8 <= d; i += 8) outer_rows(z, w, rows, p, i, 8, S);
+    for (; i + 8 <= d; i += 8) outer_rows(z, w, rows, p, i, 8, add, S);
 #endif
-    for (; i + 4 <= d; i += 4) outer_rows(z, w, rows, p, i, 4, S);
-    for (; i + 2 <= d; i += 2) outer_rows(z, w, rows, p, i, 2, S);
-    for (; i < d; i++) outer_rows(z, w, rows, p, i, 1, S);
+    for (; i + 4 <= d; i += 4) outer_rows(z, w, rows, p, i, 4, add, S);
+    for (; i + 2 <= d; i += 2) outer_rows(z, w, rows, p, i, 2, add, S);
+    for (; i < d; i++) outer_rows(z, w, rows, p, i, 1, add, S);
 }
 
 /* mean += step, where mean is the unevaluated sum high + low: thousands of merges leave no rounding behind. */
@@ -346,7 +364,7 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
             vstore(m + j, centre);
             vstore(r + j, sum_rows(z + j, w, rows, p) / vset(W)); /* what rounding left in the mean */
         }
-        outer_products(z, w, rows, d, p, S);
+        outer_products(z, w, rows, d, p, 0, S);
         const double total = *weight + W, share = *weight / total * W;
         double *delta = m; /* from the mean so far to the block's */
         for (ptrdiff_t j = 0; j < d; j++) {
