@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from fastgen._parallel import get_num_threads, num_threads, set_num_threads
     from fastgen.classifier import GenerativeClassifier
     from fastgen.gaussian import Gaussian
+    from fastgen.mixture import GaussianMixture, Mixture
 
 _HOMES = {
     "Gaussian": "gaussian",
+    "GaussianMixture": "mixture",
     "GenerativeClassifier": "classifier",
+    "Mixture": "mixture",
     "errors": "errors",
     "families": "families",
     "get_num_threads": "_parallel",
@@ -32,7 +35,9 @@ _HOMES = {
 
 __all__ = [
     "Gaussian",
+    "GaussianMixture",
     "GenerativeClassifier",
+    "Mixture",
     "__version__",
     "errors",
     "families",

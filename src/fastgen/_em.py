@@ -1,7 +1,7 @@
 """The one EM driver: iterate, keep the history of the objective, say why it stopped.
 
-Every structure brings an E-step: parameters -> (objective, statistics). The objective is what the M-step maximises, per
-unit of weight: the log-likelihood, with the logarithm of the prior where there is one.
+Every structure brings an E-step, parameters -> (objective, statistics), and an M-step. The objective is what the M-step
+maximises, per unit of weight: the log-likelihood, with the logarithm of the prior where there is one.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +17,25 @@ from fastgen.errors import ComponentError
 from fastgen.families._base import Family, IncompleteFamily
 
 EStep = Callable[[Any], tuple[float, Any]]
+MStep = Callable[[Any, Any], Any]
 Rows = NDArray[np.intp] | slice
 """Numbers of rows; slice(None) for all of them, without a copy."""
+
+_ROUNDING = 1e-10  # of the objective: a fall beyond it has another cause
 
 
 @dataclass(frozen=True)
 class Fit:
     """What a fit ended with."""
 
-    family: Any
-    """The parameters."""
+    parameters: Any
     statistics: Any
     """Statistics under these parameters."""
     history: tuple[float, ...]
-    """Objective of the start and after each iteration; the last is that of ``family``. Empty for a closed form."""
+    """Objective of the start and after each iteration; the last is that of ``parameters``. Empty for a closed form."""
     stop_reason: str
-    """``closed form``, ``converged``, ``max_iter``, or ``decreased``: the objective fell by more than rounding."""
+    """``closed form``, ``converged``, ``max_iter``, ``interrupted``, or ``decreased``: the objective fell by more than
+    rounding, though it must not."""
 
     @property
     def n_iter(self) -> int:
@@ -40,26 +43,55 @@ class Fit:
         return max(1, len(self.history) - 1)
 
 
-def expectation_maximisation(family: Any, e_step: EStep, *, tol: float, max_iter: int) -> Fit:
-    """Alternate E- and M-steps until the objective gains less than ``tol``.
+def expectation_maximisation(
+    start: Any,
+    e_step: EStep,
+    m_step: MStep,
+    *,
+    tol: float,
+    max_iter: int,
+    may_fall: Callable[[], bool] = bool,
+    cautious_step: MStep | None = None,
+    report: Callable[[int, float, float], None] | None = None,
+) -> Fit:
+    """Alternate E- and M-steps until an iteration gains less than ``tol``, then make one more (as scikit-learn does).
 
-    ``family`` has the starting parameters. What is returned is the best that was seen, with its own objective.
+    Parameters
+    ----------
+    start : the parameters to start from
+    e_step : parameters -> (objective, statistics)
+    m_step : (parameters, statistics) -> parameters
+    tol, max_iter : when to stop
+    may_fall : whether the last M-step did something else than maximise (regularise, reseed): then a fall does not stop
+    cautious_step : an M-step to take instead where ``m_step``, an accelerated one, made the objective fall
+    report : called with the iteration, the objective and its gain
+
+    What is returned has its own objective. An interrupt (Ctrl-C) ends the iterations, and what there is is returned.
     """
-    objective, statistics = e_step(family)
-    history = [objective]
-    reason = "max_iter"
-    for _ in range(max_iter):
-        candidate = family.maximise(statistics)
-        value, its_statistics = e_step(candidate)
-        if value < objective - 1e-10 * max(1.0, abs(objective)):
-            reason = "decreased"
-            break
-        gain, objective, family, statistics = value - objective, value, candidate, its_statistics
-        history.append(objective)
-        if gain <= tol:
-            reason = "converged"
-            break
-    return Fit(family, statistics, tuple(history), reason)
+    objective, statistics = e_step(start)
+    parameters, history = start, [objective]
+    reason, last = "max_iter", False
+    try:
+        for iteration in range(1, max_iter + 1):
+            candidate = m_step(parameters, statistics)
+            value, its_statistics = e_step(candidate)
+            rounding = _ROUNDING * max(1.0, abs(objective))
+            if value < objective - rounding and cautious_step is not None:
+                candidate = cautious_step(parameters, statistics)
+                value, its_statistics = e_step(candidate)
+            if value < objective - rounding and not may_fall():
+                reason = "decreased"
+                break
+            gain, objective, parameters, statistics = value - objective, value, candidate, its_statistics
+            history.append(objective)
+            if report is not None:
+                report(iteration, objective, gain)
+            if last:
+                break
+            last = abs(gain) < tol or abs(gain) <= 2.0**-50 * abs(objective)
+    except KeyboardInterrupt:
+        return Fit(parameters, statistics, tuple(history), "interrupted")
+    return Fit(parameters, statistics, tuple(history), "converged" if last and reason == "max_iter" else reason)
 
 
 def take(X: Data, weights: Array | None, rows: Rows) -> tuple[Data, Array | None]:
@@ -69,16 +101,8 @@ def take(X: Data, weights: Array | None, rows: Rows) -> tuple[Data, Array | None
     return X.take(rows, axis=0), None if weights is None else weights.take(rows)  # faster than indexing
 
 
-def fit_labelled(
-    family: Family, X: Data, weights: Array | None, groups: Sequence[Rows], *, tol: float, max_iter: int
-) -> Fit:
-    """Fit one component of a family to each group of rows.
-
-    In closed form; by EM if values are missing and the family's statistics then depend on its parameters
-    (`IncompleteFamily`). The rows of one group at a time are copied.
-    """
-    check_number(tol, "tol", Real, 0)
-    check_number(max_iter, "max_iter", Integral, 1)
+def labelled_statistics(family: Family, X: Data, weights: Array | None, groups: Sequence[Rows]) -> Any:
+    """Statistics of one component for each group of rows. The rows of one group at a time are copied."""
     parts = []
     for k, rows in enumerate(groups):
         try:
@@ -86,7 +110,20 @@ def fit_labelled(
         except ComponentError as error:
             error.component = k
             raise
-    statistics = type(parts[0]).stack(parts)
+    return type(parts[0]).stack(parts)
+
+
+def fit_labelled(
+    family: Family, X: Data, weights: Array | None, groups: Sequence[Rows], *, tol: float, max_iter: int
+) -> Fit:
+    """Fit one component of a family to each group of rows.
+
+    In closed form; by EM if values are missing and the family's statistics then depend on its parameters
+    (`IncompleteFamily`).
+    """
+    check_number(tol, "tol", Real, 0)
+    check_number(max_iter, "max_iter", Integral, 1)
+    statistics = labelled_statistics(family, X, weights, groups)
     start = family.maximise(statistics)
     if statistics.complete:
         return Fit(start, statistics, (), "closed form")
@@ -100,4 +137,7 @@ def fit_labelled(
         log_likelihood = sum(value for value, _ in expected)
         return (log_likelihood + current.penalty(statistics)) / total, statistics
 
-    return expectation_maximisation(start, e_step, tol=tol, max_iter=max_iter)
+    def m_step(current: IncompleteFamily, statistics: Any) -> IncompleteFamily:
+        return current.maximise(statistics)
+
+    return expectation_maximisation(start, e_step, m_step, tol=tol, max_iter=max_iter)

@@ -138,10 +138,10 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         except ValueError:
             refuse_infinity(data)  # and say where in the whole of it
             raise
-        self.family_ = fit.family
+        self.family_ = fit.parameters
         self.densities_ = []
         for k in range(len(members)):
-            member = clone(density)._with_family(fit.family.select([k]))
+            member = clone(density)._with_family(fit.parameters.select([k]))
             member._keep_names(self, np.arange(self.n_features_in_))
             self.densities_.append(member)
         return fit

@@ -1,10 +1,16 @@
 """Errors of this package. Each states what was wrong, what was expected, and the remedy."""
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["ComponentError", "EmptyComponentError", "SingularCovarianceError", "UnobservedColumnError"]
+__all__ = [
+    "CollapsedComponentError",
+    "ComponentError",
+    "EmptyComponentError",
+    "SingularCovarianceError",
+    "UnobservedColumnError",
+]
 
 
 class ComponentError(ValueError):
@@ -69,3 +75,16 @@ class EmptyComponentError(ComponentError):
 
     def __str__(self) -> str:
         return f"{self.subject} has no weight: {self.reason}. {self.remedy}"
+
+
+class CollapsedComponentError(SingularCovarianceError):
+    """Components of a mixture collapsed onto too few samples."""
+
+    def __init__(self, component: int, text: str) -> None:
+        super().__init__(component, text, "", "")
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.component, self.reason)
+
+    def __str__(self) -> str:
+        return self.reason

@@ -154,7 +154,7 @@ class Gaussian(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         except ComponentError as error:
             raise error.of("the data", len(data)) from None
         self.statistics_ = fit.statistics
-        self._with_family(fit.family)
+        self._with_family(fit.parameters)
         self._report(fit)
         return self
 

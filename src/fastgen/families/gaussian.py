@@ -9,7 +9,6 @@ sec. 11.2). Diagonal and spherical: columns are independent, so each has its own
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any, Self, cast
@@ -19,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgen._kernels import _gaussian
 from fastgen._missing import Index, incomplete_rows, patterns
-from fastgen._parallel import Body, run_chunks, segments
 from fastgen._validation import (
     Array,
     Data,
@@ -32,10 +30,20 @@ from fastgen._validation import (
     refuse_infinity,
 )
 from fastgen.errors import EmptyComponentError, SingularCovarianceError, UnobservedColumnError
+from fastgen.families import _gaussian_em
+from fastgen.families._moments import (
+    AnyStatistics,
+    DiagonalStatistics,
+    FullStatistics,
+    ObservedPart,
+    moments,
+    two_sum,
+)
 from fastgen.kernels import (
     COVARIANCE_TYPES,
     GaussianFactors,
     covariance_shape,
+    covariances_of,
     density_out,
     log_density_into,
     precision_cholesky,
@@ -43,189 +51,6 @@ from fastgen.kernels import (
 )
 
 _REMEDY = "Increase reg_covar, use more samples, or a simpler covariance_type."
-
-
-@dataclass(frozen=True, eq=False)
-class FullStatistics:
-    """Weight, mean and centred scatter sum w (x - mean)(x - mean)^T of K components.
-
-    Merged by the exact shift formula (Chan, Golub & LeVeque 1983), so an offset of the data costs no accuracy.
-    """
-
-    weight: Array
-    """(K,)"""
-    rows: Array
-    """(K,) how many rows these are: d columns need more than d"""
-    mean: Array
-    """(K, d); 0 where the weight is 0."""
-    mean_rest: Array
-    """(K, d): what rounding left of the mean, so that merging many blocks far from 0 does not add it up."""
-    scatter: Array
-    """(K, d, d)"""
-    complete: bool = True
-    """Whether they follow from the data alone, without parameters that filled in missing values."""
-
-    def __add__(self, other: "FullStatistics") -> "FullStatistics":
-        if not isinstance(other, FullStatistics):
-            return NotImplemented
-        weight = self.weight[:, None]
-        share, delta, mean, rest = _merge(weight, other.weight[:, None], self, other)
-        between = (weight * share * delta)[:, :, None] * delta[:, None, :]
-        scatter = self.scatter + other.scatter + between
-        return FullStatistics(
-            self.weight + other.weight,
-            self.rows + other.rows,
-            mean,
-            rest,
-            scatter,
-            self.complete and other.complete,
-        )
-
-    @classmethod
-    def stack(cls, parts: "Sequence[FullStatistics]") -> "FullStatistics":
-        """Statistics of several families' components, as those of one family."""
-        return cls(
-            np.concatenate([part.weight for part in parts]),
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.mean for part in parts]),
-            np.concatenate([part.mean_rest for part in parts]),
-            np.concatenate([part.scatter for part in parts]),
-            all(part.complete for part in parts),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class DiagonalStatistics:
-    """The same column by column: each counts what is observed of it."""
-
-    weight: Array
-    """(K,) total weight of the rows"""
-    count: Array
-    """(K, d) total weight of the rows in which the column is observed"""
-    mean: Array
-    """(K, d)"""
-    mean_rest: Array
-    """(K, d): what rounding left of the mean"""
-    scatter: Array
-    """(K, d): sum w (x - mean)^2"""
-
-    complete = True
-
-    def __add__(self, other: "DiagonalStatistics") -> "DiagonalStatistics":
-        if not isinstance(other, DiagonalStatistics):
-            return NotImplemented
-        share, delta, mean, rest = _merge(self.count, other.count, self, other)
-        scatter = self.scatter + other.scatter + self.count * share * delta * delta
-        return DiagonalStatistics(self.weight + other.weight, self.count + other.count, mean, rest, scatter)
-
-    @classmethod
-    def stack(cls, parts: "Sequence[DiagonalStatistics]") -> "DiagonalStatistics":
-        """Statistics of several families' components, as those of one family."""
-        return cls(
-            np.concatenate([part.weight for part in parts]),
-            np.concatenate([part.count for part in parts]),
-            np.concatenate([part.mean for part in parts]),
-            np.concatenate([part.mean_rest for part in parts]),
-            np.concatenate([part.scatter for part in parts]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class ObservedPart:
-    """Moments of the observed columns of all rows that miss the same columns."""
-
-    columns: Index
-    """(d,): the observed columns, then the missing ones"""
-    n_rows: float
-    weight: float
-    mean: Array
-    """(o,) of the observed columns"""
-    mean_rest: Array
-    """(o,) what rounding left of it"""
-    root: Array
-    """The scatter (o, o); or, if it is `thin`, the rows less their mean, times the root of their weights."""
-    thin: bool = False
-
-    @classmethod
-    def of(cls, columns: Index, statistics: FullStatistics) -> "ObservedPart":
-        """From the statistics of the observed columns."""
-        mean, rest, scatter = statistics.mean[0], statistics.mean_rest[0], statistics.scatter[0]
-        return cls(columns, float(statistics.rows[0]), float(statistics.weight[0]), mean, rest, scatter)
-
-    @property
-    def scatter(self) -> Array:
-        """(o, o) sum w (x - mean)(x - mean)^T."""
-        return self.root.T @ self.root if self.thin else self.root
-
-
-AnyStatistics = FullStatistics | DiagonalStatistics
-
-
-def _merge(
-    weight: Array, other_weight: Array, one: AnyStatistics, other: AnyStatistics
-) -> tuple[Array, Array, Array, Array]:
-    """The other's share in the total weight, the way from one mean to the other's, the merged mean and its rest."""
-    if one.mean.shape != other.mean.shape:
-        raise ValueError(f"statistics of shapes {one.mean.shape} and {other.mean.shape} cannot be merged")
-    total = weight + other_weight
-    share = np.divide(other_weight, total, out=np.zeros_like(total), where=total > 0)
-    delta = (other.mean - one.mean) + (other.mean_rest - one.mean_rest)
-    mean, lost = _two_sum(one.mean, delta * share)
-    mean, rest = _two_sum(mean, one.mean_rest + lost)
-    fresh = weight == 0  # from 0 to a large mean, the rest would be lost
-    return share, delta, np.where(fresh, other.mean, mean), np.where(fresh, other.mean_rest, rest)
-
-
-def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Sum, and what rounding loses of it (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _moments(X: Data, weights: Array | None, full: bool, n_threads: int | None) -> tuple[AnyStatistics, int]:
-    """Statistics of one component, and what the kernel found: rows left out (full), columns with inf (otherwise)."""
-    n, d = X.shape
-    kernel: Any = _gaussian.moments_f32 if X.dtype == np.float32 else _gaussian.moments_f64
-    size = d if full else 1
-    row_ns = d * (0.5 * size + 2) / 6
-    cuts = segments(n, _gaussian.BLOCK, 8 * d * (size + 3), row_ns)
-    counts = np.zeros((len(cuts), 1 if full else d))
-    means = np.zeros((len(cuts), 2, d))
-    scatters = np.zeros((len(cuts), size, d))
-    found = np.zeros(len(cuts), np.intp)
-
-    def make_body() -> Body:
-        work = np.empty(_gaussian.moment_work_size(d, full))
-
-        def body(first: int, last: int) -> None:
-            for i in range(first, last):
-                start, stop = cuts[i]
-                part = None if weights is None else weights[start:stop]
-                found[i] = kernel(full, X[start:stop], part, counts[i], means[i], scatters[i], work)
-
-        return body
-
-    run_chunks(make_body, len(cuts), 1, n * row_ns, n_threads)
-    total: Any = None
-    for count, mean, scatter in zip(counts, means, scatters, strict=True):
-        centre, rest = _two_sum(mean[:1], mean[1:])
-        if full:
-            symmetric = scatter + np.triu(scatter, 1).T
-            part: Any = FullStatistics(count, np.zeros(1), centre, rest, symmetric[None])
-        else:
-            part = DiagonalStatistics(np.zeros(1), count[None], centre, rest, scatter)
-        total = part if total is None else total + part
-    if full:
-        used = n - found.sum()
-        if weights is not None:
-            used = np.count_nonzero(weights)
-            if found.any():
-                used -= np.count_nonzero(weights[incomplete_rows(X)])
-        total = replace(total, rows=np.array([float(used)]))
-    else:
-        total = replace(total, weight=np.array([float(n) if weights is None else weights.sum()]))
-    return total, int(found.sum())
 
 
 def regression(covariance: Array, observed: Index, missing: Index) -> tuple[Array, Array]:
@@ -250,6 +75,9 @@ class Gaussian:
     reg_covar : float, not negative
         Added to the diagonal of fitted covariances: the fit then maximises the log-likelihood minus
         ``reg_covar / 2 * weight * trace(inverse(covariance))``, as if each sample were known up to that variance.
+    floor : array (d,), optional
+        Smallest variances of the columns, not negative: fitted covariances are kept from falling below them in any
+        direction (of standardised columns; spherical: below their mean). The fit maximises under this constraint.
     means : array (K, d), optional
     covariances : array, optional
         Full (K, d, d), tied (d, d), diag (K, d), spherical (K,). Given together with ``means``, or not at all.
@@ -265,6 +93,7 @@ class Gaussian:
         covariance_type: str = "full",
         reg_covar: float = 0.0,
         *,
+        floor: ArrayLike | None = None,
         means: ArrayLike | None = None,
         covariances: ArrayLike | None = None,
     ) -> None:
@@ -274,6 +103,10 @@ class Gaussian:
             raise ValueError("give both means and covariances, or neither")
         self.covariance_type = covariance_type
         self.reg_covar = float(reg_covar)
+        self.floor = None if floor is None else as_parameters(floor, "floor", np.shape(floor)).copy()
+        if self.floor is not None and (self.floor.ndim != 1 or self.floor.min(initial=0) < 0):
+            raise ValueError(f"floor must have shape (d,) and not be negative, got {floor!r}")
+        self._floored: NDArray[np.bool_] | None = None
         self._means: Array | None = None
         if means is not None and covariances is not None:
             array = as_floats(means, "means")
@@ -292,6 +125,22 @@ class Gaussian:
             factors = precision_cholesky(covariances, self.covariance_type, remedy=_REMEDY, tolerance=tolerance)
         self._means, self._covariances, self._factors = means, covariances, factors
         return self._freeze()
+
+    def _like(self, columns: Index | slice = slice(None)) -> Self:
+        """The same family without parameters, of some columns."""
+        floor = None if self.floor is None else self.floor[columns]
+        return type(self)(self.covariance_type, self.reg_covar, floor=floor)
+
+    def with_parameters(self, means: Array, covariances: Array) -> Self:
+        """The same family with these parameters: see the class for their shapes and what is raised."""
+        return self._like()._set(np.array(means, order="C"), np.array(covariances, order="C"))
+
+    def with_factors(self, means: Array, precisions_cholesky: Array) -> Self:
+        """The same family with these means and factors of the precisions (`fastgen.kernels.precision_cholesky`)."""
+        factors = np.array(precisions_cholesky, order="C")
+        square = self.covariance_type in ("full", "tied")
+        covariances = covariances_of(factors) if square else 1 / factors**2
+        return self._like()._set(np.array(means, order="C"), covariances, factors)
 
     def _freeze(self) -> Self:
         if self._means is not None:
@@ -325,6 +174,11 @@ class Gaussian:
         """Factors U of the precisions U U^T, in the shape of `covariances`."""
         self.means  # noqa: B018
         return self._factors
+
+    @property
+    def floored(self) -> NDArray[np.bool_]:
+        """(K,) whether `floor` holds up a variance of the component."""
+        return np.zeros(len(self.means), bool) if self._floored is None else self._floored
 
     @property
     def n_components(self) -> int:
@@ -421,7 +275,7 @@ class Gaussian:
 
     def _statistics(self, X: Data, weights: Array | None, component: int, n_threads: int | None) -> AnyStatistics:
         full = self.covariance_type in ("full", "tied")
-        statistics, found = _moments(X, weights, full, n_threads)
+        statistics, found = moments(X, weights, full, n_threads)
         if not found:
             return statistics
         refuse_infinity(X)
@@ -432,7 +286,7 @@ class Gaussian:
 
     def _start(self, X: Data, weights: Array | None, n_threads: int | None) -> "Gaussian":
         """One component with the mean and variance of what is observed of each column."""
-        available = cast(DiagonalStatistics, _moments(X, weights, False, n_threads)[0])
+        available = cast(DiagonalStatistics, moments(X, weights, False, n_threads)[0])
         _refuse_unobserved(available.count)
         variances = available.scatter[0] / available.count[0] + self.reg_covar
         variances[variances <= 0] = 1.0  # only a start: EM finds what it must be
@@ -455,7 +309,7 @@ class Gaussian:
         d = X.shape[1]
         rows = incomplete_rows(X)
         parts = []
-        whole, _ = _moments(X, weights, True, n_threads)
+        whole, _ = moments(X, weights, True, n_threads)
         if whole.weight[0] > 0:
             parts.append(ObservedPart.of(np.arange(d), cast(FullStatistics, whole)))
         for group, observed in patterns(X, rows):
@@ -475,7 +329,7 @@ class Gaussian:
                     ObservedPart(columns, len(group), weight, mean, np.zeros(len(observed)), centred, thin=True)
                 )
             else:
-                parts.append(ObservedPart.of(columns, cast(FullStatistics, _moments(block, w, True, n_threads)[0])))
+                parts.append(ObservedPart.of(columns, cast(FullStatistics, moments(block, w, True, n_threads)[0])))
         return parts
 
     def expect(self, parts: "Sequence[ObservedPart]") -> tuple[float, FullStatistics]:
@@ -516,7 +370,7 @@ class Gaussian:
                 raise SingularCovarianceError(0, f"column {singular} follows from others", "covariances[0]", _REMEDY)
         weight = sum(part.weight for part in parts)
         shift = first / weight if weight > 0 else first
-        moved, rest = _two_sum(mean, shift)
+        moved, rest = two_sum(mean, shift)
         statistics = FullStatistics(
             np.array([weight]),
             np.array([float(sum(part.n_rows for part in parts))]),
@@ -526,6 +380,43 @@ class Gaussian:
             complete=all(len(part.mean) == d for part in parts),
         )
         return float(log_likelihood[0]), statistics
+
+    def prepare(self, X: Data, weights: Array | None = None) -> "_gaussian_em.Prepared":
+        """The data as `e_step` takes them, for many E-steps: what does not depend on parameters is found once."""
+        return _gaussian_em.Prepared(X, weights)
+
+    def e_step(
+        self, data: "_gaussian_em.Prepared", log_weights: Array, *, n_threads: int | None = None
+    ) -> tuple[float, AnyStatistics]:
+        """Log-likelihood of a mixture with these components, and statistics under its responsibilities.
+
+        Parameters
+        ----------
+        data : what `prepare` returns
+        log_weights : array (K,)
+            Logarithms of the components' probabilities.
+        n_threads : int, optional
+
+        Returns
+        -------
+        log_likelihood : float
+            In nats, weighted.
+        statistics : FullStatistics or DiagonalStatistics
+            One pass over the data, O(n K d^2) (full) or O(n K d); see `fastgen.kernels.mixture_e_step`.
+        """
+        return _gaussian_em.e_step(self, data, log_weights, n_threads=n_threads)
+
+    def mixture_log_prob(self, X: Data, log_weights: Array) -> Data:
+        """log p(x) of a mixture with these components, (n,)."""
+        return _gaussian_em.log_prob(self, X, log_weights)
+
+    def mixture_posterior(self, X: Data, log_weights: Array) -> Data:
+        """p(k | x) of a mixture with these components, (n, K)."""
+        return _gaussian_em.posterior(self, X, log_weights)
+
+    def mixture_predict(self, X: Data, log_weights: Array) -> NDArray[np.intp]:
+        """The most probable component, (n,)."""
+        return _gaussian_em.predict(self, X, log_weights)
 
     def maximise(self, statistics: AnyStatistics) -> Self:
         """The maximum likelihood estimate (with ``reg_covar``, see the class).
@@ -564,23 +455,53 @@ class Gaussian:
             covariances = self._full_covariances(statistics)
         if not np.isfinite(covariances).all() or not np.isfinite(statistics.mean).all():
             raise ValueError("the moments of the data overflow: scale the data, or the weights")
-        return type(self)(self.covariance_type, self.reg_covar)._set(statistics.mean.copy(), covariances)
+        covariances, floored = self._raised(covariances, len(statistics.mean))
+        family = self._like()._set(statistics.mean.copy(), covariances)
+        family._floored = floored
+        return family
+
+    def _raised(self, covariances: Array, K: int) -> tuple[Array, NDArray[np.bool_] | None]:
+        """Covariances that are not below the floor, and which components had to be raised.
+
+        Clipping the eigenvalues maximises the likelihood under the constraint (Ingrassia & Rocci 2007).
+        """
+        floor = self.floor
+        if floor is None:
+            return covariances, None
+        if len(floor) != covariances.shape[-1] and self.covariance_type != "spherical":
+            raise ValueError(f"floor must have shape ({covariances.shape[-1]},), got {floor.shape}")
+        if self.covariance_type == "spherical":
+            return np.maximum(covariances, floor.mean()), np.asarray(covariances < floor.mean())
+        if self.covariance_type == "diag":
+            return np.maximum(covariances, floor), np.asarray((covariances < floor).any(axis=1))
+        if floor.min() == 0:  # a constant column has no scale
+            return covariances, np.zeros(K, bool)
+        scale = np.sqrt(floor)
+        values, vectors = np.linalg.eigh(covariances / (scale * scale[:, None]))
+        low = np.asarray(values < 1.0).any(axis=-1)
+        raised = (vectors * np.maximum(values, 1.0)[..., None, :]) @ vectors.mT * (scale * scale[:, None])
+        which = np.broadcast_to(low, (K,))
+        return np.where(np.expand_dims(low, (-2, -1)), 0.5 * (raised + raised.mT), covariances), which
 
     def _full_covariances(self, statistics: FullStatistics) -> Array:
         """Scatter over weight, or the error that says why this is singular."""
         d = statistics.mean.shape[1]
         scatter = statistics.scatter.copy()
         diagonal = np.arange(d)
-        scatter[:, diagonal, diagonal] = _without_rounding(
-            scatter[:, diagonal, diagonal], statistics.weight[:, None], statistics.mean
-        )
+        pooled = len(scatter) < len(statistics.weight)
+        weight, mean = statistics.weight[:, None], statistics.mean
+        if pooled:
+            weight, mean = weight.sum(axis=0, keepdims=True), np.abs(mean).max(axis=0, keepdims=True)
+        scatter[:, diagonal, diagonal] = _without_rounding(scatter[:, diagonal, diagonal], weight, mean)
         rows = statistics.rows - 1  # rank of each scatter, at most
         if self.covariance_type == "full":
+            if pooled:
+                raise ValueError("full covariances need statistics with a scatter for each component")
             covariances = scatter / statistics.weight[:, None, None]
         else:
             covariances = scatter.sum(axis=0) / statistics.weight.sum()
             rows = np.array([rows.sum()])
-        if self.reg_covar == 0:
+        if self.reg_covar == 0 and self.floor is None:
             # Constant columns first: they say more. Then what rounding would hide from the Cholesky factor.
             for k, covariance in enumerate(covariances.reshape(-1, d, d)):
                 if covariance.diagonal().min() > 0 and rows[k] < d:
@@ -632,7 +553,7 @@ class Gaussian:
         parameters = [self.covariances, self.precisions_cholesky]
         if self.covariance_type != "tied":
             parameters = [array[chosen] for array in parameters]
-        return type(self)(self.covariance_type, self.reg_covar)._set(self.means[chosen], *parameters)
+        return self._like()._set(self.means[chosen], *parameters)
 
     def marginal(self, columns: Sequence[int] | Index) -> Self:
         """The family of some of the columns."""
@@ -642,7 +563,7 @@ class Gaussian:
             covariances = covariances[:, columns]
         elif self.covariance_type != "spherical":
             covariances = covariances[..., columns[:, None], columns]
-        family = type(self)(self.covariance_type, self.reg_covar)
+        family = self._like(columns)
         return family._set(self.means[:, columns].copy(), np.array(covariances, order="C"), derived=True)
 
     def condition(self, given: Mapping[int, float]) -> Self:
@@ -663,7 +584,7 @@ class Gaussian:
             means[k] = self.means[k, rest] + (values - self.means[k, observed]) @ coefficients
             residuals.append(residual)
         covariances = residuals[0] if self.covariance_type == "tied" else np.stack(residuals)
-        return type(self)(self.covariance_type, self.reg_covar)._set(means, covariances, derived=True)
+        return self._like(rest)._set(means, covariances, derived=True)
 
     def impute(self, X: Data, posterior: Array | None = None, rng: np.random.Generator | None = None) -> Data:
         """A copy of X with each missing cell at its conditional mean, or drawn given the observed cells.
