@@ -283,7 +283,8 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
             for k in np.unique(codes):
                 rows = codes == k
                 # A seed is what every density takes; scikit-learn knows no Generator.
-                X[rows] = self.densities_[k].sample(int(rows.sum()), random_state=int(rng.integers(2**31)))
+                drawn = self.densities_[k].sample(int(rows.sum()), random_state=int(rng.integers(2**31)))
+                X[rows] = drawn[0] if isinstance(drawn, tuple) else drawn  # mixtures also give the components
         return X, self.classes_[codes]
 
     def impute(self, X: ArrayLike, method: str = "mean", random_state: Any = None) -> Data:

@@ -59,27 +59,22 @@ def covariance_shape(covariance_type: str, K: int, d: int) -> tuple[int, ...]:
     return {"full": (K, d, d), "tied": (d, d), "diag": (K, d), "spherical": (K,)}[covariance_type]
 
 
-def _precision_factor(covariance: Array, component: int, subject: str, remedy: str, tolerance: float) -> Array:
-    """U, upper triangular, with inverse(covariance) = U U^T."""
-
-    def refuse(reason: str) -> SingularCovarianceError:
-        return SingularCovarianceError(component, reason, subject, remedy)
-
+def _not_positive_definite(
+    covariance: Array, component: int, subject: str, remedy: str, tolerance: float
+) -> ValueError:
+    """Why a covariance has no factor."""
     d = len(covariance)
     variances = covariance.diagonal()
     if variances.min() <= 0:
         j = int(variances.argmin())
-        raise refuse(f"the variance of column {j} is {variances[j]:.3g}")
+        return SingularCovarianceError(component, f"the variance of column {j} is {variances[j]:.3g}", subject, remedy)
     sd = np.sqrt(variances)
     if np.any(np.abs(covariance - covariance.T) > 1e-6 * sd * sd[:, None]):
-        raise ValueError(f"{subject} is not symmetric")
-    factor = np.triu(covariance)
+        return ValueError(f"{subject} is not symmetric")
     # The pivots are 1 - R^2 of each column given those before it: what is singular does not depend on units.
-    column = _gaussian.cholesky(factor, tolerance * d * 2.0**-52)
-    if column >= 0:
-        raise refuse(f"column {column} is, up to rounding, a linear combination of the columns before it, or worse")
-    _gaussian.inverse(factor, np.empty(d))
-    return factor
+    column = _gaussian.cholesky(np.triu(covariance), tolerance * d * 2.0**-52)
+    reason = f"column {column} is, up to rounding, a linear combination of the columns before it, or worse"
+    return SingularCovarianceError(component, reason, subject, remedy)
 
 
 def precision_cholesky(
@@ -134,16 +129,21 @@ def precision_cholesky(
             raise SingularCovarianceError(int(where[0]), reason, f"{subject}[{where[0]}]", remedy)
         return np.asarray(1 / np.sqrt(array))
     matrices = array.reshape(-1, *array.shape[-2:])
-    names = [f"{subject}[{k}]" for k in range(len(matrices))] if covariance_type == "full" else [subject]
-    factors = [_precision_factor(matrix, k, names[k], remedy, tolerance) for k, matrix in enumerate(matrices)]
-    return np.stack(factors).reshape(array.shape)
+    d = matrices.shape[1]
+    factors = np.empty(matrices.shape)
+    done = _gaussian.factor(matrices, tolerance * d * 2.0**-52, factors, np.empty(d))
+    if done < len(matrices):
+        name = f"{subject}[{done}]" if covariance_type == "full" else subject
+        raise _not_positive_definite(matrices[done], done, name, remedy, tolerance)
+    return factors.reshape(array.shape)
 
 
 def _pack(factors: Array) -> Array:
     """Upper triangular (K, d, d) as the kernel walks them: per four columns, the rows down to the diagonal."""
     K, d, _ = factors.shape
-    groups = [factors[:, : j + 4, j : j + 4].reshape(K, -1) for j in range(0, d, 4)]
-    return np.ascontiguousarray(np.concatenate(groups, axis=1))
+    packed = np.empty((K, sum(min(j + 4, d) * min(4, d - j) for j in range(0, d, 4))))
+    _gaussian.pack(factors, packed)
+    return packed
 
 
 def prepare_gaussians(means: Array, factors: Array, covariance_type: str) -> GaussianFactors:
@@ -158,8 +158,8 @@ def prepare_gaussians(means: Array, factors: Array, covariance_type: str) -> Gau
     if covariance_type == "diag":
         log_norm = constant + np.log(factors).sum(axis=1)
         return GaussianFactors(_gaussian.DIAG, means, factors, log_norm[None], centre, 2 * cost)
-    log_norm = np.broadcast_to(constant + np.log(factors.diagonal(axis1=-2, axis2=-1)).sum(axis=-1), K)
-    log_norm = np.ascontiguousarray(log_norm[None])
+    log_norm = np.full((1, K), constant)
+    log_norm += np.log(factors.diagonal(axis1=-2, axis2=-1)).sum(axis=-1)
     triangle = 0.5 * d * (d + 1)
     if covariance_type == "full":
         return GaussianFactors(_gaussian.FULL, means, _pack(factors), log_norm, centre, K * triangle + cost)

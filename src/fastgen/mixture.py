@@ -104,6 +104,10 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self._mixture
 
+    def _go_on(self, last: _mixture_em.Mixture, family: Any) -> _mixture_em.Mixture:
+        """The last parameters, for a fit under the present settings."""
+        return last
+
     def _check_parameters(self, d: int) -> None:
         check_number(self.n_components, "n_components", Integral, 1)
         check_number(self.tol, "tol", Real, 0)
@@ -189,7 +193,7 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
 
     @atomic
     def _fit(self, X: Any, sample_weight: ArrayLike | None) -> Source:
-        warm = self._mixture if self.warm_start and hasattr(self, "_mixture") else None
+        warm = self._model() if self.warm_start and hasattr(self, "_mixture") else None
         if warm is None:
             self._forget()
         source = self._source(X, sample_weight)
@@ -198,6 +202,8 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         ):
             raise ValueError("warm_start needs the number of components and features of the last fit")
         family = self._unfitted(source)
+        if warm is not None:
+            warm = self._go_on(warm, family)
         random_state = check_random_state(self.random_state)
         n_init = 1 if warm is not None else self.n_init
         progress = Progress(self.verbose, self.verbose_interval)
@@ -801,6 +807,12 @@ class GaussianMixture(_BaseMixture):
                 spread = part if spread is None else spread + part
             floor = self.floor * spread.scatter[0] / spread.count[0]
         return families.Gaussian(self.covariance_type, self.reg_covar, floor=floor)
+
+    def _go_on(self, last: _mixture_em.Mixture, family: Any) -> _mixture_em.Mixture:
+        if last.family.covariance_type != self.covariance_type:
+            raise ValueError("warm_start needs the covariance_type of the last fit")
+        parameters = last.family.parameters
+        return _mixture_em.Mixture(last.weights, family.with_parameters(parameters["means"], parameters["covariances"]))
 
     def _initial(self, family: Any, source: Source, random_state: Any) -> _mixture_em.Mixture:
         given = self._given(self.n_features_in_)

@@ -39,6 +39,9 @@ cdef extern from "gaussian.h" nogil:
                             double* mean, double* scatter, double* work)
     Py_ssize_t cholesky_upper(double* A, Py_ssize_t d, double tolerance)
     void invert_upper(double* R, Py_ssize_t d, double* row)
+    void pack_upper(const double* U, Py_ssize_t d, double* packed)
+    Py_ssize_t precision_factors(const double* covariances, Py_ssize_t K, Py_ssize_t d, double tolerance,
+                                 double* factors, double* row)
     Py_ssize_t expect_work_size(Py_ssize_t d)
     Py_ssize_t expect_pattern(const double* mu, const double* Sigma, Py_ssize_t d, const Py_ssize_t* columns,
                               Py_ssize_t o, double weight, const double* x_mean, const double* x_rest,
@@ -172,6 +175,24 @@ def inverse(double[:, ::1] R, double[::1] work) -> None:
     """Upper triangle of R <- that of its inverse. work: d doubles."""
     with nogil:
         invert_upper(&R[0, 0], R.shape[0], &work[0])
+
+
+def factor(const double[:, :, ::1] covariances, double tolerance, double[:, :, ::1] factors,
+           double[::1] work) -> int:
+    """factors (K, d, d) <- U with inverse(covariance) = U U^T. Returns how many are positive definite. work: d."""
+    cdef Py_ssize_t done
+    with nogil:
+        done = precision_factors(&covariances[0, 0, 0], covariances.shape[0], covariances.shape[1], tolerance,
+                                 &factors[0, 0, 0], &work[0])
+    return done
+
+
+def pack(const double[:, :, ::1] factors, double[:, ::1] packed) -> None:
+    """packed (K, size) <- upper triangular factors, as log_density walks them."""
+    cdef Py_ssize_t k
+    with nogil:
+        for k in range(factors.shape[0]):
+            pack_upper(&factors[k, 0, 0], factors.shape[1], &packed[k, 0])
 
 
 def missing_work_size(Py_ssize_t d) -> int:

@@ -487,6 +487,37 @@ static void invert_upper(double *restrict R, ptrdiff_t d, double *restrict row) 
     }
 }
 
+/* packed <- U, upper triangular (d, d), as log_density walks it. */
+static void pack_upper(const double *U, ptrdiff_t d, double *packed) {
+    for (ptrdiff_t j = 0; j < d; j += 4) {
+        const ptrdiff_t W = VMIN(4, d - j);
+        for (ptrdiff_t i = 0; i < j + W; i++)
+            for (ptrdiff_t q = 0; q < W; q++) *packed++ = U[i * d + j + q];
+    }
+}
+
+/* factors[k] <- U, upper triangular, with inverse(covariances[k]) = U U^T, for matrices (d, d). Returns how many were
+ * done: fewer than K if the next one is not symmetric or not positive definite (see cholesky_upper). */
+static ptrdiff_t precision_factors(const double *covariances, ptrdiff_t K, ptrdiff_t d, double tolerance,
+                                   double *factors, double *row) {
+    for (ptrdiff_t k = 0; k < K; k++) {
+        const double *A = covariances + k * d * d;
+        double *U = factors + k * d * d;
+        for (ptrdiff_t i = 0; i < d; i++) {
+            if (!(A[i * d + i] > 0.0)) return k;
+            for (ptrdiff_t j = 0; j < i; j++) {
+                const double gap = A[i * d + j] - A[j * d + i];
+                if (!(fabs(gap) <= 1e-6 * sqrt(A[i * d + i]) * sqrt(A[j * d + j]))) return k;
+                U[i * d + j] = 0.0;
+            }
+            for (ptrdiff_t j = i; j < d; j++) U[i * d + j] = A[i * d + j];
+        }
+        if (cholesky_upper(U, d, tolerance) >= 0) return k;
+        invert_upper(U, d, row);
+    }
+    return K;
+}
+
 /* ---- Missing values ------------------------------------------------------------------------------------------
  *
  * The E-step for one Gaussian and all rows that miss the same columns (Little & Rubin, Statistical Analysis with

@@ -333,7 +333,7 @@ static ALWAYS_INLINE double sum_lanes(const double *lanes) {
     return hsum8(a);
 }
 
-/* weight (K,), first (K, d), second (K, d, d) upper triangle or (K, d), count (K, d) <- the sums. */
+/* weight (K,), first (K, d), second (K, d, d) or (K, d), count (K, d) <- the sums. */
 static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, const double *sums, double *weight,
                                      double *first, double *second, double *count) {
     const ptrdiff_t p = padded(d), size = sums_size(kind, d, K);
@@ -343,13 +343,15 @@ static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, c
         if (by_rows(kind, d, K)) {
             memcpy(first + k * d, sum, (size_t)d * sizeof(double));
             for (ptrdiff_t i = 0; i < d; i++)
-                memcpy(second + (k * d + i) * d + i, sum + p + i * p + i, (size_t)(d - i) * sizeof(double));
+                for (ptrdiff_t j = i; j < d; j++)
+                    second[(k * d + i) * d + j] = second[(k * d + j) * d + i] = sum[p + i * p + j];
             continue;
         }
         for (ptrdiff_t j = 0; j < d; j++, sum += LANES) first[k * d + j] = sum_lanes(sum);
         if (kind == FULL)
             for (ptrdiff_t i = 0; i < d; i++)
-                for (ptrdiff_t j = i; j < d; j++, sum += LANES) second[(k * d + i) * d + j] = sum_lanes(sum);
+                for (ptrdiff_t j = i; j < d; j++, sum += LANES)
+                    second[(k * d + i) * d + j] = second[(k * d + j) * d + i] = sum_lanes(sum);
         else if (kind != TIED)
             for (ptrdiff_t j = 0; j < d; j++, sum += LANES) second[k * d + j] = sum_lanes(sum);
         if (kind == DIAG_MISSING)
@@ -358,7 +360,7 @@ static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, c
 }
 
 /* The E-step over n rows of X: log_likelihood, weight (K,), first (K, d) moments about `about` (K, padded d), second:
- * FULL (K, d, d), upper triangle; TIED none; else (K, d). DIAG_MISSING: count (K, d). Rows that hold NaN or inf (not
+ * FULL (K, d, d); TIED none; else (K, d). DIAG_MISSING: count (K, d). Rows that hold NaN or inf (not
  * DIAG_MISSING) are left out, and complete rows that no component can have made: returns which were seen. */
 static ALWAYS_INLINE int e_step_tiles(const int kind, const int single, const mixture *m, const void *x, ptrdiff_t n,
                                       ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,

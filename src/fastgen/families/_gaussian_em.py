@@ -43,6 +43,15 @@ class Sums:
     count: Array
     """(K, d) weight of the rows in which the column is observed"""
 
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(
+            self.log_likelihood + other.log_likelihood,
+            self.weight + other.weight,
+            self.first + other.first,
+            self.second + other.second,
+            self.count + other.count,
+        )
+
 
 class Prepared:
     """Data for many E-steps: what does not depend on the parameters is looked for once, when it is needed."""
@@ -128,26 +137,31 @@ def _sums(
     size = d * d if full else d
     padded = np.zeros((K, -(-d // 8) * 8))
     padded[:, :d] = about
-    total = Sums(0.0, np.zeros(K), np.zeros((K, d)), np.zeros((K, size)), np.zeros((K, d)))
-    found = np.zeros(1, np.intp)
-    piece = max(_mixture.BATCH, ceil(64 * _SEGMENT_NS / row_ns))
-    for begin in range(0, n, piece):
-        rows = X[begin : begin + piece]
-        w = None if weights is None else weights[begin : begin + piece]
+    step = max(_mixture.BATCH, ceil(64 * _SEGMENT_NS / row_ns))
+    total: Sums | None = None
+    found = 0
+    for begin in range(0, n, step):
+        rows = X[begin : begin + step]
+        w = None if weights is None else weights[begin : begin + step]
         cuts = segments(len(rows), _mixture.BATCH, 8 * K * (size + 2 * d + 2), row_ns)
-        log_likelihood, weight = np.zeros((len(cuts), 1)), np.zeros((len(cuts), K))
-        first, second = np.zeros((len(cuts), K, d)), np.zeros((len(cuts), K, size))
-        count = np.zeros((len(cuts), K, d))
+        parts = (
+            np.empty((len(cuts), 1)),
+            np.empty((len(cuts), K)),
+            np.empty((len(cuts), K, d)),
+            np.zeros((len(cuts), K, size)),
+            np.zeros((len(cuts), K, d)),
+        )
         flags = np.zeros(len(cuts), np.intp)
 
         def make_body(
             rows: Data = rows,
             w: Array | None = w,
             cuts: list[tuple[int, int]] = cuts,
-            out: tuple[Array, Array, Array, Array, Array] = (log_likelihood, weight, first, second, count),
+            parts: tuple[Array, Array, Array, Array, Array] = parts,
             flags: NDArray[np.intp] = flags,
         ) -> Body:
             work = np.empty(_mixture.work_size(kind, d, K, True))
+            log_likelihood, weight, first, second, count = parts
 
             def body(first_cut: int, last_cut: int) -> None:
                 for i in range(first_cut, last_cut):
@@ -162,30 +176,27 @@ def _sums(
                         centre,
                         log_weights,
                         padded,
-                        out[0][i],
-                        out[1][i],
-                        out[2][i],
-                        out[3][i],
-                        out[4][i],
+                        log_likelihood[i],
+                        weight[i],
+                        first[i],
+                        second[i],
+                        count[i],
                         work,
                     )
 
             return body
 
         run_chunks(make_body, len(cuts), 1, len(rows) * row_ns, n_threads)
-        total.log_likelihood += float(log_likelihood.sum())
-        total.weight += weight.sum(axis=0)
-        total.first += first.sum(axis=0)
-        total.second += second.sum(axis=0)
-        total.count += count.sum(axis=0)
-        found[0] |= np.bitwise_or.reduce(flags)
+        sums = [part[0] if len(cuts) == 1 else part.sum(axis=0) for part in parts]
+        part = Sums(float(sums[0][0]), sums[1], sums[2], sums[3], sums[4])
+        total = part if total is None else total + part
+        found |= int(np.bitwise_or.reduce(flags))
+    assert total is not None  # X has rows
     if kind != _gaussian.DIAG_MISSING:
         total.count = np.repeat(total.weight[:, None], d, axis=1)
     if full:
-        lower = np.tril_indices(d, -1)
         total.second = total.second.reshape(K, d, d)
-        total.second[:, lower[0], lower[1]] = total.second.mT[:, lower[0], lower[1]]
-    return total, int(found[0])
+    return total, found
 
 
 def e_step(
@@ -354,11 +365,15 @@ def _name_impossible(family: Any, data: Prepared, log_weights: Array) -> None:
     for start in range(0, len(data.X), BLOCK_ROWS):
         log_p = log_prob(family, data.X[start : start + BLOCK_ROWS], log_weights)
         impossible = np.flatnonzero(log_p == -np.inf)
+        if data.weights is not None:
+            impossible = impossible[data.weights[start + impossible] > 0]
         if len(impossible):
-            raise ValueError(
-                f"row {start + impossible[0]} is so far from every component that its density is 0 in double "
-                "precision: is it an error in the data? Other starting parameters may help"
-            )
+            break
+    where = f"row {start + impossible[0]}" if len(impossible) else "a row"
+    raise ValueError(
+        f"{where} is so far from every component that its density is 0 in double precision: is it an error in the "
+        "data? Other starting parameters may help"
+    )
 
 
 Kernel = Callable[..., int]
