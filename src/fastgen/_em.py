@@ -137,7 +137,11 @@ def fit_labelled(
         log_likelihood = sum(value for value, _ in expected)
         return (log_likelihood + current.penalty(statistics)) / total, statistics
 
-    def m_step(current: IncompleteFamily, statistics: Any) -> IncompleteFamily:
+    def m_step(current: Any, statistics: Any) -> Any:
         return current.maximise(statistics)
 
-    return expectation_maximisation(start, e_step, m_step, tol=tol, max_iter=max_iter)
+    def cautious_step(current: Any, statistics: Any) -> Any:
+        return current.maximise(statistics, cautious=True)
+
+    cautious = cautious_step if getattr(family, "accelerated", False) else None
+    return expectation_maximisation(start, e_step, m_step, tol=tol, max_iter=max_iter, cautious_step=cautious)

@@ -181,7 +181,9 @@ class Source:
                 return parts[0]
             weights = None if self.weights is None else self.weights
             return np.concatenate([X for X, _ in parts]), weights
-        chosen = np.sort(random_state.choice(n, size, replace=False))
+        from sklearn.utils.random import sample_without_replacement
+
+        chosen = np.sort(sample_without_replacement(n, size, random_state=random_state))
         taken, start = [], 0
         for X, _ in self:
             rows = chosen[(chosen >= start) & (chosen < start + len(X))] - start

@@ -50,7 +50,7 @@ class _EM:
 
     def e_step(self, mixture: _mixture_em.Mixture) -> tuple[float, MixtureStatistics]:
         statistics = self.source.e_step(mixture)
-        prior = getattr(mixture.family, "log_prior", 0.0)
+        prior = 0.0 if self.regularised else mixture.family.penalty(statistics.components)
         return (statistics.log_likelihood + prior) / self.source.size[1], statistics
 
     def m_step(
@@ -543,7 +543,7 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
 
 def _regularised(family: Any) -> bool:
     """Whether the M-step adds something that the log-likelihood does not know of."""
-    parts = getattr(family, "parts", ())
+    parts = getattr(family, "families", ())  # of a product
     return getattr(family, "reg_covar", 0.0) > 0 or any(_regularised(part) for part in parts)
 
 
@@ -641,7 +641,7 @@ class Mixture(_BaseMixture):
 
     def _unfitted(self, source: Source) -> Any:
         family = families.Gaussian() if self.family is None else self.family
-        if not isinstance(family, families.Family):
+        if not all(hasattr(type(family), name) for name in ("log_density", "statistics", "maximise", "sample")):
             raise TypeError(f"family must be one of fastgen.families, got {family!r}")
         return family
 

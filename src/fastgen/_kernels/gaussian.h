@@ -234,11 +234,13 @@ static int log_density(int kind, const void *x, int single, ptrdiff_t n, ptrdiff
 #define BLOCK 64
 
 static ALWAYS_INLINE ptrdiff_t padded(ptrdiff_t d) { return (d + 7) & ~(ptrdiff_t)7; }
+/* From row to row: an odd number of cache lines, so that a column of rows spreads over all sets of the L1 cache. */
+static ALWAYS_INLINE ptrdiff_t row_step(ptrdiff_t d) { return padded(d) | 8; }
 
 /* Doubles of work space that moments needs. */
 static inline ptrdiff_t moments_work_size(ptrdiff_t d, int full) {
-    ptrdiff_t p = padded(d);
-    return BLOCK * p + BLOCK + 5 * p + (full ? p * p : 0) + 16;
+    ptrdiff_t p = row_step(d);
+    return BLOCK * p + BLOCK + 5 * p + (full ? (p + BLOCK) * p : 0) + 16;
 }
 
 /* z[s * p + j] <- X[s, j], zero-padded to p columns; w[s] <- its weight, 1 if there are none. The next block is fetched
@@ -272,9 +274,9 @@ static ALWAYS_INLINE vd sum_rows(const double *z, const double *w, ptrdiff_t row
     return (a[0] + a[1]) + (a[2] + a[3]);
 }
 
-/* S[i..i+H, j..] <- sum_s w[s] z[s, i..] z[s, j..]^T (or, with `add`, +=), rows of p: a tile of H rows and one vector,
- * or two (pair). */
-static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i, ptrdiff_t j,
+/* S[i..i+H, j..] <- sum_s z[s, i..] y[s, j..]^T (or, with `add`, +=), rows of p: a tile of H rows and one vector, or
+ * two (pair). */
+static ALWAYS_INLINE void outer(const double *z, const double *y, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i, ptrdiff_t j,
                                 const int H, const int pair, const int add, double *S) {
     vd a[8][2];
     EACH(q, H) {
@@ -282,8 +284,8 @@ static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows
         if (pair) a[q][1] = add ? vload(S + (i + q) * p + j + VL) : vset(0.0);
     }
     for (ptrdiff_t s = 0; s < rows; s++) {
-        const double *zs = z + s * p;
-        vd ws = vset(w[s]), y0 = ws * vload(zs + j), y1 = pair ? ws * vload(zs + j + VL) : y0;
+        const double *zs = z + s * p, *ys = y + s * p;
+        vd y0 = in_register(vload(ys + j)), y1 = pair ? in_register(vload(ys + j + VL)) : y0;
         EACH(q, H) {
             vd u = vset(zs[i + q]);
             a[q][0] = vfma(u, y0, a[q][0]);
@@ -297,23 +299,23 @@ static ALWAYS_INLINE void outer(const double *z, const double *w, ptrdiff_t rows
 }
 
 /* H rows of S from i on, from the diagonal to the end. */
-static ALWAYS_INLINE void outer_rows(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t p, ptrdiff_t i,
-                                     const int H, const int add, double *S) {
+static ALWAYS_INLINE void outer_rows(const double *z, const double *y, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
+                                     ptrdiff_t i, const int H, const int add, double *S) {
     ptrdiff_t j = i / VL * VL;
-    for (; j + 2 * VL <= p; j += 2 * VL) outer(z, w, rows, p, i, j, H, 1, add, S);
-    for (; j < p; j += VL) outer(z, w, rows, p, i, j, H, 0, add, S);
+    for (; j + 2 * VL <= padded(d); j += 2 * VL) outer(z, y, rows, p, i, j, H, 1, add, S);
+    for (; j < padded(d); j += VL) outer(z, y, rows, p, i, j, H, 0, add, S);
 }
 
-/* S <- sum_s w[s] z[s] z[s]^T (or, with `add`, +=), its upper triangle. */
-static ALWAYS_INLINE void outer_products(const double *z, const double *w, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
+/* S <- sum_s z[s] y[s]^T (or, with `add`, +=), its upper triangle: y is z, each row times its weight. */
+static ALWAYS_INLINE void outer_products(const double *z, const double *y, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p,
                                          const int add, double *S) {
     ptrdiff_t i = 0;
 #if VL == 8
-    for (; i + 8 <= d; i += 8) outer_rows(z, w, rows, p, i, 8, add, S);
+    for (; i + 8 <= d; i += 8) outer_rows(z, y, rows, d, p, i, 8, add, S);
 #endif
-    for (; i + 4 <= d; i += 4) outer_rows(z, w, rows, p, i, 4, add, S);
-    for (; i + 2 <= d; i += 2) outer_rows(z, w, rows, p, i, 2, add, S);
-    for (; i < d; i++) outer_rows(z, w, rows, p, i, 1, add, S);
+    for (; i + 4 <= d; i += 4) outer_rows(z, y, rows, d, p, i, 4, add, S);
+    for (; i + 2 <= d; i += 2) outer_rows(z, y, rows, d, p, i, 2, add, S);
+    for (; i < d; i++) outer_rows(z, y, rows, d, p, i, 1, add, S);
 }
 
 /* mean += step, where mean is the unevaluated sum high + low: thousands of merges leave no rounding behind. */
@@ -341,8 +343,8 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
                                                  ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
                                                  ptrdiff_t weight_stride, double *weight, double *mean, double *scatter,
                                                  double *work) {
-    const ptrdiff_t p = padded(d), size = single ? sizeof(float) : sizeof(double);
-    double *z = aligned(work), *S = z + BLOCK * p, *m = S + p * p, *r = m + p, *w = r + p;
+    const ptrdiff_t p = row_step(d), size = single ? sizeof(float) : sizeof(double);
+    double *z = aligned(work), *y = z + BLOCK * p, *S = y + BLOCK * p, *m = S + p * p, *r = m + p, *w = r + p;
     ptrdiff_t left_out = 0;
     for (ptrdiff_t b = 0; b < n; b += BLOCK) {
         const ptrdiff_t rows = VMIN(BLOCK, n - b);
@@ -360,11 +362,15 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
         if (!(W > 0.0)) continue;
         for (ptrdiff_t j = 0; j < p; j += VL) {
             const vd centre = sum_rows(z + j, w, rows, p) / vset(W);
-            for (ptrdiff_t s = 0; s < rows; s++) vstore(z + s * p + j, vload(z + s * p + j) - centre);
+            for (ptrdiff_t s = 0; s < rows; s++) {
+                const vd centred = vload(z + s * p + j) - centre;
+                vstore(z + s * p + j, centred);
+                if (weights) vstore(y + s * p + j, vset(w[s]) * centred);
+            }
             vstore(m + j, centre);
             vstore(r + j, sum_rows(z + j, w, rows, p) / vset(W)); /* what rounding left in the mean */
         }
-        outer_products(z, w, rows, d, p, 0, S);
+        outer_products(z, weights ? y : z, rows, d, p, 0, S);
         const double total = *weight + W, share = *weight / total * W;
         double *delta = m; /* from the mean so far to the block's */
         for (ptrdiff_t j = 0; j < d; j++) {

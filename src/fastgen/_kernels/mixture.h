@@ -7,8 +7,8 @@
  * mean (usually its current mean: nothing cancels). Nothing of size n x K exists unless the caller asks for it.
  *
  * Sums over samples run in 8 logical lanes (sample i in lane i mod 8), which are added up at the end of a call:
- * the same bits for every instruction set with FMA. For many features or components (by_rows) the second moments run along the
- * features of one sample instead, which needs 8 times less memory for the sums.
+ * the same bits for every instruction set with FMA. For many features or components (by_rows) the second moments run
+ * along the features of one sample instead, which needs 8 times less memory for the sums.
  */
 #ifndef FASTGEN_MIXTURE_H
 #define FASTGEN_MIXTURE_H
@@ -18,7 +18,8 @@
 #define LANES 8
 #define PER_TILE (TILE / LANES)
 /* Tiles in a batch: sums are loaded and stored once for each; the columns' responsibilities stay in registers. */
-#define BATCH(kind) ((kind) == FULL ? 4 : 2)
+#define BATCH(kind) ((kind) == FULL ? 8 : 2)
+#define ROW_TILES 2 /* the same, by_rows */
 
 /* What e_step found. */
 enum { NOT_A_NUMBER = 1, IMPOSSIBLE = 2 };
@@ -33,21 +34,21 @@ typedef struct {
 
 /* Whether second moments run along the features of one sample, because the sums in lanes would leave the caches. */
 static ALWAYS_INLINE int by_rows(int kind, ptrdiff_t d, ptrdiff_t K) {
-    return kind == FULL && (d > 64 || K * d * d > 1 << 17);
+    return kind == FULL && (d > 112 || K * d * d > 1 << 18);
 }
 
 /* Doubles for the sums of one component. */
 static ALWAYS_INLINE ptrdiff_t sums_size(int kind, ptrdiff_t d, ptrdiff_t K) {
-    if (by_rows(kind, d, K)) return LANES + padded(d) * (1 + padded(d));
+    if (by_rows(kind, d, K)) return LANES + row_step(d) * (1 + row_step(d));
     if (kind == FULL) return LANES * (1 + d + d * (d + 1) / 2);
     return LANES * (1 + d * (kind == TIED ? 1 : kind == DIAG_MISSING ? 3 : 2));
 }
 
 /* Doubles of work space that e_step and score need. */
 static inline ptrdiff_t mixture_work_size(int kind, ptrdiff_t d, ptrdiff_t K, int moments) {
-    const ptrdiff_t batch = BATCH(kind) * TILE, p = padded(d);
+    const ptrdiff_t batch = BATCH(kind) * TILE, p = row_step(d);
     ptrdiff_t size = batch * (d + K + 1) + 2 * d * TILE + TILE + 64;
-    if (moments) size += batch * (2 * p + 6) + K * sums_size(kind, d, K);
+    if (moments) size += batch * (3 * p + 4) + K * sums_size(kind, d, K);
     return size;
 }
 
@@ -128,8 +129,9 @@ static ALWAYS_INLINE void add_weight(const double *r, ptrdiff_t r_step, const in
         }
 }
 
-/* sum[i + q][j + v] += rz[q] (x - about)[j + v] for H x W features, those with j + v >= i + q (shift = j - i). x, about:
- * from feature j on. x - about is formed again for each block: additions cost nothing beside as many multiplications. */
+/* sum[i + q][j + v] += rz[q] (x - about)[j + v] for H x W features, those with j + v >= i + q (shift = j - i). x,
+ * about: from feature j on. x - about is formed again for each block: additions cost nothing beside as many
+ * multiplications. */
 static ALWAYS_INLINE void second_block(const double *rz, const double *x, const double *about, const int H, const int W,
                                        const int shift, ptrdiff_t d, ptrdiff_t i, double *sum) {
     for (ptrdiff_t half = 0; half < LANES; half += VL) {
@@ -188,8 +190,7 @@ static ALWAYS_INLINE void second_rows(const double *r, ptrdiff_t r_step, const d
     second_block(rz, x, about, H, H, 0, d, i, second);
     if (H == 4) {
         ptrdiff_t j = 4;
-        for (; i + j + 4 <= d; j += 4)
-            second_block(rz, x + j * TILE, about + j, 4, 4, 4, d, i, second + j * LANES);
+        for (; i + j + 4 <= d; j += 4) second_block(rz, x + j * TILE, about + j, 4, 4, 4, d, i, second + j * LANES);
         x += j * TILE, about += j, second += j * LANES;
         switch (d - i - j) {
         case 3: second_block(rz, x, about, 4, 3, 4, d, i, second); break;
@@ -203,8 +204,7 @@ static ALWAYS_INLINE void second_rows(const double *r, ptrdiff_t r_step, const d
     if (H == 4) {
         second_block(rz, x + 2 * TILE, about + 2, 4, 2, 2, d, i, second + 2 * LANES);
         ptrdiff_t j = 4;
-        for (; i + j + 2 <= d; j += 2)
-            second_block(rz, x + j * TILE, about + j, 4, 2, 4, d, i, second + j * LANES);
+        for (; i + j + 2 <= d; j += 2) second_block(rz, x + j * TILE, about + j, 4, 2, 4, d, i, second + j * LANES);
         if (i + j < d) second_block(rz, x + j * TILE, about + j, 4, 1, 4, d, i, second + j * LANES);
     }
 #endif
@@ -248,8 +248,8 @@ static ALWAYS_INLINE void add_full_small(const double *x, const int d, const dou
 }
 
 /* Weight, first and second moments of one component; rz: work space. */
-static ALWAYS_INLINE void add_full(const double *x, ptrdiff_t d, const double *r, ptrdiff_t r_step,
-                                   const double *about, double *rz, double *sum) {
+static ALWAYS_INLINE void add_full(const double *x, ptrdiff_t d, const double *r, ptrdiff_t r_step, const double *about,
+                                   double *rz, double *sum) {
     switch (d) {
     case 1: add_full_small(x, 1, r, r_step, about, sum); return;
     case 2: add_full_small(x, 2, r, r_step, about, sum); return;
@@ -308,24 +308,27 @@ static ALWAYS_INLINE void add_columns(const int kind, const double *x, ptrdiff_t
 
 /* The same as add_full. X: `rows` rows of p features. Samples that the component has no part in cost nothing. */
 static ALWAYS_INLINE void add_full_rows(const double *X, ptrdiff_t rows, ptrdiff_t d, ptrdiff_t p, const double *r,
-                                        ptrdiff_t r_step, const double *about, double *z, double *rs,
-                                        double *sum) {
+                                        ptrdiff_t r_step, const double *about, double *z, double *y, double *sum) {
     double *first = sum + LANES, *second = first + p;
-    add_weight(r, r_step, BATCH(FULL), sum);
+    add_weight(r, r_step, ROW_TILES, sum);
     ptrdiff_t used = 0;
     for (ptrdiff_t s = 0; s < rows; s++) {
         const double share = r[s / TILE * r_step + s % TILE];
         const double *xs = X + s * p;
-        double *zs = z + used * p;
-        rs[used] = share;
+        double *zs = z + used * p, *ys = y + used * p;
         used += share > 0.0;
-        for (ptrdiff_t j = 0; j < p; j += VL) vstore(zs + j, vload(xs + j) - vload(about + j));
+        for (ptrdiff_t j = 0; j < p; j += VL) {
+            const vd centred = vload(xs + j) - vload(about + j), weighted = vset(share) * centred;
+            vstore(zs + j, centred);
+            vstore(ys + j, weighted);
+            vstore(first + j, vload(first + j) + weighted);
+        }
     }
-    for (ptrdiff_t j = 0; j < p; j += VL) vstore(first + j, vload(first + j) + sum_rows(z + j, rs, used, p));
-    outer_products(z, rs, used, d, p, 1, second);
+    outer_products(z, y, used, d, p, 1, second);
 }
 
-/* Results ------------------------------------------------------------------------------------------------------------ */
+/* Results ------------------------------------------------------------------------------------------------------------
+ */
 
 static ALWAYS_INLINE double sum_lanes(const double *lanes) {
     vd a[LANES / VL];
@@ -336,7 +339,7 @@ static ALWAYS_INLINE double sum_lanes(const double *lanes) {
 /* weight (K,), first (K, d), second (K, d, d) or (K, d), count (K, d) <- the sums. */
 static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, const double *sums, double *weight,
                                      double *first, double *second, double *count) {
-    const ptrdiff_t p = padded(d), size = sums_size(kind, d, K);
+    const ptrdiff_t p = row_step(d), size = sums_size(kind, d, K);
     for (ptrdiff_t k = 0; k < K; k++, sums += size) {
         const double *sum = sums + LANES;
         weight[k] = sum_lanes(sums);
@@ -359,28 +362,28 @@ static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, c
     }
 }
 
-/* The E-step over n rows of X: log_likelihood, weight (K,), first (K, d) moments about `about` (K, padded d), second:
- * FULL (K, d, d); TIED none; else (K, d). DIAG_MISSING: count (K, d). Rows that hold NaN or inf (not
+/* The E-step over n rows of X: log_likelihood, weight (K,), first (K, d) moments about `about` (K, row_step(d)),
+ * second: FULL (K, d, d); TIED none; else (K, d). DIAG_MISSING: count (K, d). Rows that hold NaN or inf (not
  * DIAG_MISSING) are left out, and complete rows that no component can have made: returns which were seen. */
 static ALWAYS_INLINE int e_step_tiles(const int kind, const int single, const mixture *m, const void *x, ptrdiff_t n,
                                       ptrdiff_t row_stride, ptrdiff_t column_stride, const double *weights,
                                       ptrdiff_t weight_stride, const double *about, double *log_likelihood,
                                       double *weight, double *first, double *second, double *count, double *work) {
-    const ptrdiff_t d = m->d, K = m->K, p = padded(d), batch = BATCH(kind) * TILE, size = sums_size(kind, d, K);
+    const ptrdiff_t d = m->d, K = m->K, p = row_step(d), size = sums_size(kind, d, K);
     const ptrdiff_t bytes = single ? sizeof(float) : sizeof(double);
-    double *xt = aligned(work), *r = xt + batch * d, *w = r + batch * K, *log_p = w + batch, *z = log_p + TILE;
-    double *y = z + d * TILE, *rows = y + d * TILE, *centred = rows + batch * p, *rz = centred + batch * p;
-    double *sums = rz + batch * 4;
-    double lanes[LANES] = {0};
     const int rowwise = by_rows(kind, d, K);
+    const ptrdiff_t tiles = rowwise ? ROW_TILES : BATCH(kind), batch = tiles * TILE;
+    double *xt = aligned(work), *r = xt + batch * d, *w = r + batch * K, *log_p = w + batch, *z = log_p + TILE;
+    double *y = z + d * TILE, *rows = y + d * TILE, *centred = rows + batch * p, *weighted = centred + batch * p;
+    double *rz = weighted + batch * p, *sums = rz + batch * 4;
+    double lanes[LANES] = {0};
     int found = 0;
     memset(sums, 0, (size_t)(K * size) * sizeof(double));
     for (ptrdiff_t i = 0; i < n; i += batch) {
         const ptrdiff_t here = VMIN(batch, n - i);
         const char *xi = (const char *)x + i * row_stride * bytes;
-        for (ptrdiff_t s = 0; s < batch; s++)
-            w[s] = s >= here ? 0.0 : weights ? weights[(i + s) * weight_stride] : 1.0;
-        for (ptrdiff_t t = 0; t < BATCH(kind); t++) {
+        for (ptrdiff_t s = 0; s < batch; s++) w[s] = s >= here ? 0.0 : weights ? weights[(i + s) * weight_stride] : 1.0;
+        for (ptrdiff_t t = 0; t < tiles; t++) {
             double *tile = xt + t * d * TILE, *rt = r + t * K * TILE;
             if (t * TILE >= here) { /* what is not there has no part in anything */
                 memset(tile, 0, (size_t)(d * TILE) * sizeof(double));
@@ -401,7 +404,7 @@ static ALWAYS_INLINE int e_step_tiles(const int kind, const int single, const mi
             else if (!rowwise)
                 add_full(xt, d, rk, K * TILE, about + k * p, rz, sums + k * size);
             else
-                add_full_rows(rows, here, d, p, rk, K * TILE, about + k * p, centred, rz, sums + k * size);
+                add_full_rows(rows, here, d, p, rk, K * TILE, about + k * p, centred, weighted, sums + k * size);
         }
     }
     store_sums(kind, d, K, sums, weight, first, second, count);

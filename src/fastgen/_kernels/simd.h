@@ -135,7 +135,7 @@ static ALWAYS_INLINE vd vexp_of(vd x, const int nonpositive) {
     vd q67 = vfma(r, vset(0x1.71df253a08086p-19), vset(0x1.a0199a16e68edp-16));
     vd q89 = vfma(r, vset(0x1.ad7f7b1096349p-26), vset(0x1.28ad689e8aee0p-22));
     vd q = vfma(r4, vfma(r4, q89, vfma(r2, q67, q45)), vfma(r2, q23, q01));
-    vd p = vfma(r2, q, r);                                      /* exp(r) - 1 */
+    vd p = vfma(r2, q, r);                                        /* exp(r) - 1 */
     vd scale = (vd)(((vu)t + (nonpositive ? 1023 : 1022)) << 52); /* 2^(k - 1): 2^k may not be finite */
     vd y = vfma(scale, p, scale);
     return zero_below(x, vset(-708.0), nonpositive ? y : y + y);

@@ -72,7 +72,8 @@ class Family(Protocol):
     def maximise(self, statistics: Any) -> Self:
         """The family with the parameters that maximise the expected log-likelihood.
 
-        A component that has no weight is an `EmptyComponentError`.
+        A component that has no weight is an `EmptyComponentError`. A family whose attribute ``accelerated`` is True may
+        overshoot, and takes ``cautious=True`` for a step that does not.
         """
         ...
 

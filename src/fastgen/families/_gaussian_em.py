@@ -135,7 +135,7 @@ def _sums(
     row_ns = _row_ns(kind, d, K)
     full = kind == _gaussian.FULL
     size = d * d if full else d
-    padded = np.zeros((K, -(-d // 8) * 8))
+    padded = np.zeros((K, -(-d // 8) * 8 | 8))  # row_step in gaussian.h
     padded[:, :d] = about
     step = max(_mixture.BATCH, ceil(64 * _SEGMENT_NS / row_ns))
     total: Sums | None = None
