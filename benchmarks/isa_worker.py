@@ -13,7 +13,7 @@ import numpy as np
 
 from fastgen import families
 from fastgen._kernels import _simd
-from fastgen.kernels import gaussian_log_density, logsumexp
+from fastgen.kernels import gaussian_log_density, logsumexp, mixture_e_step
 
 NAMES = (
     *(f"log-density, full, d = {d}" for d in (2, 4, 10, 64)),
@@ -21,16 +21,22 @@ NAMES = (
     "logsumexp, K = 8",
     "exp",
     *(f"moments, {kind}, d = {d}" for kind in ("full", "diag") for d in (10, 64)),
+    *(f"mixture E-step, full, d = {d}, K = 8" for d in (4, 16, 64, 128)),
+    *(f"mixture E-step, {kind}, d = 16, K = 16" for kind in ("tied", "diag")),
 )
 
 
-def _density(X, K, kind, rng):
-    d = X.shape[1]
+def _gaussians(d, K, kind, rng):
     A = rng.standard_normal((K, d, d))
     full = A @ A.mT / d + 0.5 * np.eye(d)
     variances = rng.uniform(0.5, 2.0, (K, d))
     covariances = {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[kind]
-    means, out = rng.standard_normal((K, d)), np.zeros((len(X), K))
+    return rng.standard_normal((K, d)), covariances
+
+
+def _density(X, K, kind, rng):
+    means, covariances = _gaussians(X.shape[1], K, kind, rng)
+    out = np.zeros((len(X), K))
     return partial(gaussian_log_density, X, means, covariances, kind, out=out, n_threads=1)
 
 
@@ -52,6 +58,18 @@ def _moments(X, kind):
     return run
 
 
+def _e_step(X, K, kind, rng):
+    parameters = _gaussians(X.shape[1], K, kind, rng)
+
+    def run():
+        found = mixture_e_step(X, np.full(K, 1 / K), *parameters, kind, n_threads=1)
+        sums = found.components
+        mean = [[found.log_likelihood], sums.weight, sums.scatter.ravel()]
+        return np.concatenate([np.concatenate(mean) / len(X), sums.mean.ravel()])
+
+    return run
+
+
 @cache
 def workload(name: str, scale: int):
     """The job of this name, ready to be run; ``scale``: how many tenths of the full size."""
@@ -64,6 +82,9 @@ def workload(name: str, scale: int):
     if what == "logsumexp":
         a = 10 * rng.standard_normal((20_000 * scale, K))
         return partial(logsumexp, a, out=np.zeros(len(a)), n_threads=1)
+    if what == "mixture E-step":
+        n = {4: 5000, 16: 2000, 64: 500, 128: 200}[d] * scale
+        return _e_step(rng.standard_normal((n, d)), K, details[0], rng)
     X = rng.standard_normal(((50_000 if d < 10 else 20_000 if d == 10 else 5_000) * scale, d))
     if what == "moments":
         return _moments(X, details[0])

@@ -12,8 +12,9 @@ Fair, because everything is done that NumPy allows:
 - Block size, layout and threads are parameters. The benchmarks try all and compare with the fastest.
 
 And it is correct to rounding, as fastgen is: data is centred first, squares of x - mean are never expanded, and
-covariances are those of centred blocks. Each function does the whole job of its counterpart, Cholesky factors included,
-but checks nothing and knows no missing values; `missing_em` does.
+covariances are those of centred blocks. The exception is `mixture_em_step`, which may expand them, for speed. Each
+function does the whole job of its counterpart, Cholesky factors included, but checks nothing and knows no missing
+values; `missing_em` does.
 """
 
 from collections.abc import Callable
@@ -426,3 +427,205 @@ def missing_em(X, n_iter):
         log_likelihood, (weight, next_mean, next_scatter) = e_step(mean, covariance)
         history.append(log_likelihood)
     return mean, covariance, history
+
+
+def _view(buffer, rows, m, by_feature):
+    """The buffer as (rows, m): feature by feature, or sample by sample, which is the same transposed."""
+    return buffer[: rows * m].reshape(rows, m) if by_feature else buffer[: rows * m].reshape(m, rows).T
+
+
+def _responsibilities(log_joint):
+    """In place: (K, m) joint log-probabilities to responsibilities; returns the sum of log p(x)."""
+    top = log_joint.max(axis=0)
+    np.subtract(log_joint, top, out=log_joint)
+    np.exp(log_joint, out=log_joint)
+    total = log_joint.sum(axis=0)
+    np.divide(log_joint, total, out=log_joint)
+    np.log(total, out=total)
+    return total.sum() + top.sum()
+
+
+def _whitened_e_step(X, log_weights, means, covariances, block, by_feature, threads):
+    """Full covariances: log-likelihood, and weight (K,), mean (K, d), scatter (K, d, d) of the components."""
+    (n, d), K = X.shape, len(means)
+    W, log_det = _whitening(covariances)
+    constant = log_weights + log_det - 0.5 * d * LOG_2PI
+    centre = means.mean(axis=0)
+    offset = np.matmul(W, (means - centre)[:, :, None]).reshape(-1, 1)
+    stacked = W.reshape(K * d, d)
+    parts = []
+
+    def make_body():
+        z_buffer, y_buffer, l_buffer, u_buffer = (np.empty(block * size) for size in (d, K * d, K, d))
+        part = [0.0, np.zeros(K), np.zeros((K, d)), np.zeros((K * d, d))]
+        parts.append(part)
+
+        def body(start, stop):
+            m = stop - start
+            z, y = _view(z_buffer, d, m, by_feature), _view(y_buffer, K * d, m, by_feature)
+            u, r = _view(u_buffer, d, m, by_feature), _view(l_buffer, K, m, by_feature)
+            np.subtract(X[start:stop].T, centre[:, None], out=z)
+            np.matmul(stacked, z, out=y)
+            np.subtract(y, offset, out=y)
+            each = y.reshape(K, d, m)
+            if by_feature:
+                for k in range(K):
+                    np.multiply(each[k], each[k], out=u)
+                    np.add.reduce(u, axis=0, out=r[k])
+            else:
+                rows = each.transpose(2, 0, 1)
+                np.einsum("ikj,ikj->ik", rows, rows, out=r.T)
+            np.multiply(r, -0.5, out=r)
+            np.add(r, constant[:, None], out=r)
+            part[0] += _responsibilities(r)
+            part[1] += r.sum(axis=1)
+            part[2] += r @ z.T
+            np.multiply(r[:, None, :], z, out=each)
+            part[3] += y @ z.T
+
+        return body
+
+    over_blocks(make_body, n, block, threads)
+    log_likelihood, weight, first, second = (sum(values) for values in zip(*parts, strict=True))
+    new = first / weight[:, None]
+    scatter = second.reshape(K, d, d) - weight[:, None, None] * new[:, :, None] * new[:, None, :]
+    return log_likelihood, weight, centre + new, scatter
+
+
+def _expanded_e_step(X, log_weights, means, covariances, covariance_type, block, by_feature, threads):
+    """The log-density is linear in 1, z and the products of z = x - c: two matrix products with these features."""
+    (n, d), K = X.shape, len(means)
+    centre = means.mean(axis=0)
+    shifted = means - centre
+    i, j = np.triu_indices(d)
+    if covariance_type == "full":
+        W, log_det = _whitening(covariances)
+        P = W.mT @ W
+        linear = (P @ shifted[:, :, None])[:, :, 0]
+        squares = np.where(i == j, -0.5, -1.0) * P[:, i, j]
+    else:
+        if covariance_type == "tied":
+            W, log_det = _whitening(covariances)
+            variances, shifted = np.ones((K, d)), shifted @ W.T
+        else:
+            variances = covariances if covariance_type == "diag" else np.repeat(covariances[:, None], d, axis=1)
+            log_det = -0.5 * np.log(variances).sum(axis=1)
+        linear = shifted / variances
+        squares = -0.5 / (variances if covariance_type == "diag" else variances[:, :1])
+    constant = log_weights + log_det - 0.5 * d * LOG_2PI - 0.5 * (linear * shifted).sum(axis=1)
+    coefficients = np.column_stack([constant, linear, squares])
+    F = coefficients.shape[1]
+    parts = []
+
+    def make_body():
+        f_buffer, l_buffer, z_buffer = (np.empty(block * size) for size in (F, K, d))
+        part = [0.0, np.zeros((K, F))]
+        parts.append(part)
+
+        def body(start, stop):
+            m = stop - start
+            features, log_joint = _view(f_buffer, F, m, by_feature), _view(l_buffer, K, m, by_feature)
+            z, second = features[1 : d + 1], features[d + 1 :]
+            features[0] = 1.0
+            if covariance_type == "tied":
+                x = _view(z_buffer, d, m, by_feature)
+                np.subtract(X[start:stop].T, centre[:, None], out=x)
+                np.matmul(W, x, out=z)
+            else:
+                np.subtract(X[start:stop].T, centre[:, None], out=z)
+            if covariance_type == "full":
+                for row in range(d):
+                    at = row * d - row * (row - 1) // 2
+                    np.multiply(z[row], z[row:], out=second[at : at + d - row])
+            elif covariance_type == "diag":
+                np.multiply(z, z, out=second)
+            else:
+                np.einsum("jm,jm->m", z, z, out=second[0])
+            np.matmul(coefficients, features, out=log_joint)
+            part[0] += _responsibilities(log_joint)
+            part[1] += log_joint @ features.T
+
+        return body
+
+    over_blocks(make_body, n, block, threads)
+    log_likelihood, sums = (sum(values) for values in zip(*parts, strict=True))
+    weight, first, second = sums[:, 0], sums[:, 1 : d + 1], sums[:, d + 1 :]
+    new = first / weight[:, None]
+    if covariance_type == "tied":
+        return log_likelihood, weight, centre + np.linalg.solve(W, new.T).T, None
+    if covariance_type == "full":
+        moments = np.empty((K, d, d))
+        moments[:, i, j] = moments[:, j, i] = second
+        scatter = moments - weight[:, None, None] * new[:, :, None] * new[:, None, :]
+    elif covariance_type == "diag":
+        scatter = second - weight[:, None] * new**2
+    else:
+        scatter = second[:, 0] - weight * (new**2).sum(axis=1)
+    return log_likelihood, weight, centre + new, scatter
+
+
+def mixture_em_step(
+    X,
+    weights,
+    means,
+    covariances,
+    covariance_type="full",
+    *,
+    reg_covar=1e-6,
+    expanded=True,
+    total=None,
+    block=4096,
+    by_feature=False,
+    threads=1,
+):
+    """One iteration of EM for a mixture of Gaussians: E-step and M-step.
+
+    Fair: one pass over X in blocks, and nothing as large as n x K exists. Log-densities of all components are one
+    matrix product per block, and so are their moments. Tied covariance: the total scatter, which does not depend on
+    the parameters, is found beforehand.
+
+    Parameters
+    ----------
+    X : array (n, d)
+    weights : array (K,)
+    means : array (K, d)
+    covariances : array
+        Full (K, d, d), tied (d, d), diag (K, d), spherical (K,).
+    covariance_type : {"full", "tied", "diag", "spherical"}
+    reg_covar : float
+    expanded : bool
+        The log-density as a linear function of the products of x - c, whose means are all that the M-step needs. Few
+        operations, but digits are lost where components are narrow and far apart. Otherwise (full only) deviations
+        are whitened, then squared.
+    total : tuple of arrays (d,) and (d, d), for tied
+        Mean and covariance of X.
+    block, by_feature, threads
+        See the module.
+
+    Returns
+    -------
+    log_likelihood : float
+        Of the parameters given.
+    weights, means, covariances : arrays
+        The next.
+    """
+    n, d = X.shape
+    log_weights = np.log(weights)
+    if expanded:
+        log_likelihood, weight, mean, scatter = _expanded_e_step(
+            X, log_weights, means, covariances, covariance_type, block, by_feature, threads
+        )
+    else:
+        log_likelihood, weight, mean, scatter = _whitened_e_step(
+            X, log_weights, means, covariances, block, by_feature, threads
+        )
+    if covariance_type == "tied":
+        delta = mean - total[0]
+        covariance = total[1] - (delta.T * weight) @ delta / n + reg_covar * np.eye(d)
+    elif covariance_type == "full":
+        covariance = scatter / weight[:, None, None] + reg_covar * np.eye(d)
+    elif covariance_type == "diag":
+        covariance = scatter / weight[:, None] + reg_covar
+    else:
+        covariance = scatter / (d * weight) + reg_covar
+    return log_likelihood, weight / n, mean, covariance

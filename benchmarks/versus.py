@@ -110,6 +110,8 @@ class Versus:
         calls: int = 1,
         n_bytes: float = 0.0,
         n_flops: float = 0.0,
+        targets: dict[tuple[str, ...], float] | None = None,
+        scaled: dict[str, tuple[str, float]] | None = None,
         **parameters: Any,
     ) -> None:
         """Assert that all sides agree, then time them in turns, and record medians.
@@ -129,6 +131,10 @@ class Versus:
             Calls in one measurement, for what takes microseconds.
         n_bytes, n_flops : float
             Least memory traffic and arithmetic of one call, to be compared with the limits of one thread.
+        targets : dict, optional
+            How many times our time the fastest of these rivals should take.
+        scaled : dict, optional
+            Rivals that are not here: which rival's time tells theirs, and how many times as long they took elsewhere.
         **parameters
             For the record.
         """
@@ -148,6 +154,7 @@ class Versus:
         if self.benchmark.disabled:
             return
         ms = {name: 1e3 * statistics.median(measured) / calls for name, measured in times.items()}
+        ms |= {f"{name}, scaled": factor * ms[base] for name, (base, factor) in (scaled or {}).items()}
         row: dict[str, Any] = {
             "workload": workload,
             "parameters": parameters,
@@ -156,9 +163,15 @@ class Versus:
             "rounds": len(times["fastgen"]),
             "calls": calls,
             "ms": ms,
-            "ratio": {name: ms[name] / ms["fastgen"] for name in rivals},
+            "ratio": {name: ms[name] / ms["fastgen"] for name in ms if name != "fastgen"},
             "how": {name: side.how for name, side in chosen.items() if side.how},
         }
+        if targets:
+            ratios = row["ratio"]
+            row["targets"] = [
+                {"rivals": names, "wanted": wanted, "measured": min(ratios[name] for name in names if name in ratios)}
+                for names, wanted in targets.items()
+            ]
         if self.limits and threads == 1 and (n_bytes or n_flops):
             bounds = {
                 "memory": 1e-6 * n_bytes / self.limits["read_gbs"],

@@ -350,10 +350,12 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
         const ptrdiff_t rows = VMIN(BLOCK, n - b);
         load_rows((const char *)x + b * row_stride * size, single, rows, d, p, row_stride, column_stride,
                   weights ? weights + b * weight_stride : 0, weight_stride, z, w);
+        int weighted = weights != 0;
         if (has_non_finite(z, rows * p))
             for (ptrdiff_t s = 0; s < rows; s++)
                 if (has_non_finite(z + s * p, p)) {
                     left_out++;
+                    weighted = 1;
                     w[s] = 0.0;
                     for (ptrdiff_t j = 0; j < p; j++) z[s * p + j] = 0.0;
                 }
@@ -365,12 +367,12 @@ static ALWAYS_INLINE ptrdiff_t moments_full_rows(const void *x, const int single
             for (ptrdiff_t s = 0; s < rows; s++) {
                 const vd centred = vload(z + s * p + j) - centre;
                 vstore(z + s * p + j, centred);
-                if (weights) vstore(y + s * p + j, vset(w[s]) * centred);
+                if (weighted) vstore(y + s * p + j, vset(w[s]) * centred);
             }
             vstore(m + j, centre);
             vstore(r + j, sum_rows(z + j, w, rows, p) / vset(W)); /* what rounding left in the mean */
         }
-        outer_products(z, weights ? y : z, rows, d, p, 0, S);
+        outer_products(z, weighted ? y : z, rows, d, p, 0, S);
         const double total = *weight + W, share = *weight / total * W;
         double *delta = m; /* from the mean so far to the block's */
         for (ptrdiff_t j = 0; j < d; j++) {

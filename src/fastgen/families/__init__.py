@@ -5,6 +5,8 @@ returns a new one, and an old one never changes.
 """
 
 from fastgen.families._base import Family, Statistics
+from fastgen.families.custom import Custom, Parameter
 from fastgen.families.gaussian import Gaussian
+from fastgen.families.student_t import StudentT
 
-__all__ = ["Family", "Gaussian", "Statistics"]
+__all__ = ["Custom", "Family", "Gaussian", "Parameter", "Statistics", "StudentT"]
