@@ -307,6 +307,8 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         mixture = self._model()
         new = mixture.e_step(data, weights)
         old = self.statistics_
+        if not hasattr(old.components, "__mul__"):
+            raise TypeError(f"{type(mixture.family).__name__} has no statistics that partial_fit could mix: use fit")
         mean_log_likelihood = new.log_likelihood / new.weight
         mixed = old * ((1 - step_size) / old.weight) + new * (step_size / new.weight)
         try:

@@ -5,8 +5,23 @@ returns a new one, and an old one never changes.
 """
 
 from fastgen.families._base import Family, Statistics
+from fastgen.families.bernoulli import Bernoulli
+from fastgen.families.categorical import Categorical
 from fastgen.families.custom import Custom, Parameter
 from fastgen.families.gaussian import Gaussian
+from fastgen.families.poisson import Poisson
+from fastgen.families.product import Product
 from fastgen.families.student_t import StudentT
 
-__all__ = ["Custom", "Family", "Gaussian", "Parameter", "Statistics", "StudentT"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Custom",
+    "Family",
+    "Gaussian",
+    "Parameter",
+    "Poisson",
+    "Product",
+    "Statistics",
+    "StudentT",
+]

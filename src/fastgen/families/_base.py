@@ -28,6 +28,8 @@ class Statistics(Protocol):
 
     def __add__(self, other: Self, /) -> Self: ...
 
+    # Those that do not depend on parameters also have ``__mul__(factor)``, for `partial_fit`.
+
     @classmethod
     def stack(cls, parts: Sequence[Self], /) -> Self:
         """Statistics of several families' components, as those of one family with all of them."""
