@@ -85,6 +85,16 @@ def e_step(int kind, const real[:, :] X, const double[:] weights, const double[:
     return found
 
 
+def mirror(double[:, :, ::1] A) -> None:
+    """Lower triangles of A (K, d, d) <- the upper ones."""
+    cdef Py_ssize_t i, j, k
+    with nogil:
+        for k in range(A.shape[0]):
+            for i in range(A.shape[1]):
+                for j in range(i):
+                    A[k, i, j] = A[k, j, i]
+
+
 def incomplete_work_size(Py_ssize_t d, Py_ssize_t K) -> int:
     """Doubles of work space that one call of incomplete_e_step needs."""
     return missing_work_size(d, K)

@@ -336,7 +336,7 @@ static ALWAYS_INLINE double sum_lanes(const double *lanes) {
     return hsum8(a);
 }
 
-/* weight (K,), first (K, d), second (K, d, d) or (K, d), count (K, d) <- the sums. */
+/* weight (K,), first (K, d), second (K, d, d) upper triangle or (K, d), count (K, d) <- the sums. */
 static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, const double *sums, double *weight,
                                      double *first, double *second, double *count) {
     const ptrdiff_t p = row_step(d), size = sums_size(kind, d, K);
@@ -346,15 +346,13 @@ static ALWAYS_INLINE void store_sums(const int kind, ptrdiff_t d, ptrdiff_t K, c
         if (by_rows(kind, d, K)) {
             memcpy(first + k * d, sum, (size_t)d * sizeof(double));
             for (ptrdiff_t i = 0; i < d; i++)
-                for (ptrdiff_t j = i; j < d; j++)
-                    second[(k * d + i) * d + j] = second[(k * d + j) * d + i] = sum[p + i * p + j];
+                memcpy(second + (k * d + i) * d + i, sum + p + i * p + i, (size_t)(d - i) * sizeof(double));
             continue;
         }
         for (ptrdiff_t j = 0; j < d; j++, sum += LANES) first[k * d + j] = sum_lanes(sum);
         if (kind == FULL)
             for (ptrdiff_t i = 0; i < d; i++)
-                for (ptrdiff_t j = i; j < d; j++, sum += LANES)
-                    second[(k * d + i) * d + j] = second[(k * d + j) * d + i] = sum_lanes(sum);
+                for (ptrdiff_t j = i; j < d; j++, sum += LANES) second[(k * d + i) * d + j] = sum_lanes(sum);
         else if (kind != TIED)
             for (ptrdiff_t j = 0; j < d; j++, sum += LANES) second[k * d + j] = sum_lanes(sum);
         if (kind == DIAG_MISSING)

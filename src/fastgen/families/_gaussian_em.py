@@ -8,7 +8,8 @@ parameters, less the scatter between the components' means. Only where that woul
 far apart, compared with the covariance) the kernel sums up the scatter of each component.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -59,6 +60,14 @@ class Prepared:
     def __init__(self, X: Data, weights: Array | None) -> None:
         self.X = X
         self.weights = weights
+        self._buffers: dict[Hashable, Array] = {}
+
+    def buffer(self, key: Hashable, size: int) -> Array:
+        """Zeros at first, later whatever is left in them: memory that is new costs more than the work on it."""
+        found = self._buffers.get(key)
+        if found is None or len(found) < size:
+            found = self._buffers[key] = np.zeros(size)
+        return found[:size]
 
     @cached_property
     def n_rows(self) -> float:
@@ -78,15 +87,16 @@ class Prepared:
         return rows if self.weights is None else rows[self.weights[rows] > 0]
 
     @cached_property
-    def incomplete_part(self) -> tuple[Data, Array]:
-        """A copy of these rows, and their weights."""
+    def incomplete_part(self) -> "Prepared":
+        """A copy of these rows."""
         rows = self.incomplete
-        return self.X[rows], np.ones(len(rows)) if self.weights is None else self.weights[rows]
+        return Prepared(self.X[rows], np.ones(len(rows)) if self.weights is None else self.weights[rows])
 
     @cached_property
     def pieces(self) -> "_Pieces":
         """These rows, by the pattern of their missing columns."""
-        return _Pieces.of(*self.incomplete_part)
+        part = self.incomplete_part
+        return _Pieces.of(part.X, cast(Array, part.weights))
 
 
 @dataclass
@@ -126,9 +136,10 @@ def _row_ns(kind: int, d: int, K: int) -> float:
 
 
 def _sums(
-    prepared: GaussianFactors, X: Data, weights: Array | None, log_weights: Array, about: Array, n_threads: int | None
+    prepared: GaussianFactors, data: Prepared, log_weights: Array, about: Array, n_threads: int | None
 ) -> tuple[Sums, int]:
     """The kernel over all rows, and what it found."""
+    X, weights = data.X, data.weights
     kind, means, factors, log_norm, centre, _ = prepared
     n, d = X.shape
     K = len(means)
@@ -148,7 +159,7 @@ def _sums(
             np.empty((len(cuts), 1)),
             np.empty((len(cuts), K)),
             np.empty((len(cuts), K, d)),
-            np.zeros((len(cuts), K, size)),
+            data.buffer(("second", kind), len(cuts) * K * size).reshape(len(cuts), K, size),
             np.zeros((len(cuts), K, d)),
         )
         flags = np.zeros(len(cuts), np.intp)
@@ -160,7 +171,7 @@ def _sums(
             parts: tuple[Array, Array, Array, Array, Array] = parts,
             flags: NDArray[np.intp] = flags,
         ) -> Body:
-            work = np.empty(_mixture.work_size(kind, d, K, True))
+            work = data.buffer((threading.get_ident(), kind), _mixture.work_size(kind, d, K, True))
             log_likelihood, weight, first, second, count = parts
 
             def body(first_cut: int, last_cut: int) -> None:
@@ -187,7 +198,7 @@ def _sums(
             return body
 
         run_chunks(make_body, len(cuts), 1, len(rows) * row_ns, n_threads)
-        sums = [part[0] if len(cuts) == 1 else part.sum(axis=0) for part in parts]
+        sums = [part[0].copy() if len(cuts) == 1 else part.sum(axis=0) for part in parts]
         part = Sums(float(sums[0][0]), sums[1], sums[2], sums[3], sums[4])
         total = part if total is None else total + part
         found |= int(np.bitwise_or.reduce(flags))
@@ -196,6 +207,7 @@ def _sums(
         total.count = np.repeat(total.weight[:, None], d, axis=1)
     if full:
         total.second = total.second.reshape(K, d, d)
+        _mixture.mirror(total.second)
     return total, found
 
 
@@ -206,20 +218,20 @@ def e_step(
     kind = family.covariance_type
     prepared = family._prepared
     if kind == "tied":
-        sums, found = _sums(prepared, data.X, data.weights, log_weights, family.means, n_threads)
+        sums, found = _sums(prepared, data, log_weights, family.means, n_threads)
         exact = None if prepared.kind == _gaussian.FULL else _tied_statistics(family, data, sums)
         if exact is None:  # too much would cancel, or the kernel had to run with one covariance for each
             separate = prepare_gaussians(family.means, _repeated(family), "full")
-            sums, found = _sums(separate, data.X, data.weights, log_weights, family.means, n_threads)
+            sums, found = _sums(separate, data, log_weights, family.means, n_threads)
             exact = _pooled(_full_statistics(family.means, sums, data.n_rows))
         statistics: Any = exact
     else:
         make = _full_statistics if kind == "full" else _diagonal_statistics
-        sums, found = _sums(prepared, data.X, data.weights, log_weights, family.means, n_threads)
+        sums, found = _sums(prepared, data, log_weights, family.means, n_threads)
         about = family.means
         if _too_far(about, sums):
             about = about + _shift(sums)
-            sums, found = _sums(prepared, data.X, data.weights, log_weights, about, n_threads)
+            sums, found = _sums(prepared, data, log_weights, about, n_threads)
         statistics = make(about, sums, data.n_rows)
     if found & _mixture.IMPOSSIBLE:
         _name_impossible(family, data, log_weights)
@@ -301,11 +313,10 @@ def _missing_diagonal(
     prepared = family._prepared._replace(
         kind=_gaussian.DIAG_MISSING, factors=factors, log_norm=LOG_2PI - 2 * np.log(factors)
     )
-    X, weights = data.incomplete_part
-    sums, found = _sums(prepared, X, weights, log_weights, family.means, n_threads)
+    sums, found = _sums(prepared, data.incomplete_part, log_weights, family.means, n_threads)
     if found & _mixture.IMPOSSIBLE:
         _name_impossible(family, data, log_weights)
-    return sums.log_likelihood, _diagonal_statistics(family.means, sums, len(X))
+    return sums.log_likelihood, _diagonal_statistics(family.means, sums, 0.0)
 
 
 def _missing_full(
