@@ -34,8 +34,10 @@ class Fit:
     history: tuple[float, ...]
     """Objective of the start and after each iteration; the last is that of ``parameters``. Empty for a closed form."""
     stop_reason: str
-    """``closed form``, ``converged``, ``max_iter``, ``interrupted``, or ``decreased``: the objective fell by more than
-    rounding, though it must not."""
+    """``closed form``, ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (the M-step failed), or ``decreased``
+    (the objective fell by more than rounding, though it must not)."""
+    error: ComponentError | None = None
+    """Why the M-step failed."""
 
     @property
     def n_iter(self) -> int:
@@ -52,6 +54,7 @@ def expectation_maximisation(
     max_iter: int,
     may_fall: Callable[[], bool] = bool,
     cautious_step: MStep | None = None,
+    stop_at_error: bool = False,
     report: Callable[[int, float, float], None] | None = None,
 ) -> Fit:
     """Alternate E- and M-steps until an iteration gains less than ``tol``, then make one more (as scikit-learn does).
@@ -64,6 +67,7 @@ def expectation_maximisation(
     tol, max_iter : when to stop
     may_fall : whether the last M-step did something else than maximise (regularise, reseed): then a fall does not stop
     cautious_step : an M-step to take instead where ``m_step``, an accelerated one, made the objective fall
+    stop_at_error : return what there is when the M-step raises a `ComponentError`
     report : called with the iteration, the objective and its gain
 
     What is returned has its own objective. An interrupt (Ctrl-C) ends the iterations, and what there is is returned.
@@ -73,7 +77,12 @@ def expectation_maximisation(
     reason, last = "max_iter", False
     try:
         for iteration in range(1, max_iter + 1):
-            candidate = m_step(parameters, statistics)
+            try:
+                candidate = m_step(parameters, statistics)
+            except ComponentError as error:
+                if not stop_at_error:
+                    raise
+                return Fit(parameters, statistics, tuple(history), "degenerate", error)
             value, its_statistics = e_step(candidate)
             rounding = _ROUNDING * max(1.0, abs(objective))
             if value < objective - rounding and cautious_step is not None:

@@ -245,8 +245,8 @@ def starting_labels(X: Data, weights: Array | None, K: int, method: str, random_
     if method == "kmeans":
         from sklearn.cluster import KMeans
 
-        labels = KMeans(K, n_init=1, random_state=random_state).fit(complete, sample_weight=weights).labels_
-        return cast(Index, labels.astype(np.intp))
+        kmeans = KMeans(K, n_init=1, random_state=random_state).fit(complete, sample_weight=weights)
+        return _without_empty(kmeans.labels_.astype(np.intp), weights, K)
     if method == "k-means++":
         from sklearn.cluster import kmeans_plusplus
 
@@ -261,6 +261,16 @@ def starting_labels(X: Data, weights: Array | None, K: int, method: str, random_
         labels[distance < nearest] = k
         nearest = np.minimum(nearest, distance)
     labels[chosen] = np.arange(K)  # each keeps one, even among duplicates
+    return _without_empty(labels, weights, K)
+
+
+def _without_empty(labels: Index, weights: Array | None, K: int) -> Index:
+    """The same labels, but for one row of the largest cluster for each cluster that has none."""
+    rows = np.arange(len(labels)) if weights is None else np.flatnonzero(weights)
+    for k in range(K):
+        sizes = np.bincount(labels[rows], minlength=K)
+        if sizes[k] == 0 and sizes.max() > 1:
+            labels[rows[labels[rows] == sizes.argmax()][-1]] = k
     return labels
 
 

@@ -167,12 +167,13 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            Fewer samples than components, infinity in X, parameters that are not what they must be; components that
-            collapsed (a `fastgen.errors.ComponentError`).
+            Fewer samples than components, infinity in X, parameters that are not what they must be; a start whose
+            components are singular (a `fastgen.errors.ComponentError`).
 
         Notes
         -----
-        Each iteration is one pass over the data. Ctrl-C ends the iterations; the parameters so far are kept.
+        Each iteration is one pass over the data. Ctrl-C ends the iterations, and so does a component that collapses
+        (``stop_reason_`` is ``degenerate``); the parameters so far are kept.
         """
         self._fit(X, sample_weight)
         return self
@@ -235,6 +236,7 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             max_iter=self.max_iter,
             may_fall=em.may_fall,
             cautious_step=em.cautious_step if getattr(initial.family, "accelerated", False) else None,
+            stop_at_error=True,
             report=progress.iteration,
         )
         progress.end(fit.stop_reason, fit.n_iter, fit.history[-1])
@@ -257,6 +259,9 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         self.n_steps_ = 0
         if fit.stop_reason == "interrupted":
             message = f"EM was interrupted after {self.n_iter_} iterations: the parameters so far are kept"
+            warnings.warn(message, ConvergenceWarning, stacklevel=5)
+        elif fit.error is not None:
+            message = f"{self._collapsed(fit.error)} The parameters before that are kept."
             warnings.warn(message, ConvergenceWarning, stacklevel=5)
         elif fit.stop_reason == "decreased":
             message = "the objective fell, which rounding alone does not explain: the parameters before it are kept"
@@ -581,7 +586,7 @@ class Mixture(_BaseMixture):
         First responsibilities: clusters of k-means; nearest of K rows drawn by k-means++ or at random; random numbers.
         At most 100 000 rows, drawn at random, are used.
     reseed : bool, default=True
-        Give a component that loses all its weight the rows that the mixture explains least; otherwise that is an error.
+        Give a component that loses all its weight the rows that the mixture explains least; otherwise EM ends there.
     random_state : None, int or RandomState
     warm_start : bool, default=False
         Start from the parameters of the last fit.
@@ -594,7 +599,8 @@ class Mixture(_BaseMixture):
     weights_ : array (K,)
     family_ : the family with its parameters; ``family_.parameters`` has them by name
     converged_, n_iter_, stop_reason_
-        ``stop_reason_`` is ``converged``, ``max_iter``, ``interrupted``, ``decreased`` or ``partial_fit``.
+        ``stop_reason_`` is ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (a component collapsed),
+        ``decreased`` (which should not happen) or ``partial_fit``.
     history_ : array (n_iter_ + 1,)
         Mean log-likelihood per sample (with the logarithm of the family's prior) at the start and after each iteration.
     lower_bound_ : float
@@ -688,7 +694,7 @@ class GaussianMixture(_BaseMixture):
         collapse onto a few rows. The M-step maximises under this constraint (Ingrassia & Rocci 2007); ``floored_``
         and a warning tell which components it holds up.
     reseed : bool, default=True
-        Give a component that loses all its weight the rows that the mixture explains least; otherwise that is an error.
+        Give a component that loses all its weight the rows that the mixture explains least; otherwise EM ends there.
 
     Attributes
     ----------
@@ -697,7 +703,8 @@ class GaussianMixture(_BaseMixture):
     covariances_, precisions_, precisions_cholesky_ : arrays
         Full (K, d, d), tied (d, d), diag (K, d), spherical (K,). Of X's dtype, as all parameters; read-only.
     converged_, n_iter_, stop_reason_
-        ``stop_reason_`` is ``converged``, ``max_iter``, ``interrupted``, ``decreased`` or ``partial_fit``.
+        ``stop_reason_`` is ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (a component collapsed),
+        ``decreased`` (which should not happen) or ``partial_fit``.
     history_ : array (n_iter_ + 1,)
         Mean log-likelihood per sample at the start and after each iteration. It cannot fall but by rounding, unless
         ``reg_covar`` is added: its M-step does not quite maximise it.
