@@ -210,6 +210,8 @@ class Versus:
             for name, rival in rivals.items():
                 times[name].append(calls * _time(rival, calls, self.pause)[0])
             time.sleep(self.pause)
+            if self.pause:
+                ours.call()  # uncounted, as for the others
 
         def our_turn() -> None:
             for _ in range(calls):

@@ -34,7 +34,7 @@ class Fit:
     history: tuple[float, ...]
     """Objective of the start and after each iteration; the last is that of ``parameters``. Empty for a closed form."""
     stop_reason: str
-    """``closed form``, ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (the M-step failed), or ``decreased``
+    """``closed form``, ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (no M-step) or ``decreased``
     (the objective fell by more than rounding, though it must not)."""
     error: ComponentError | None = None
     """Why the M-step failed."""

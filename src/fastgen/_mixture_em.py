@@ -208,12 +208,8 @@ class Source:
 
 def as_source(X: Any, sample_weight: Any, check: Callable[[Any], Data]) -> Source | None:
     """The source for an iterable of blocks, or None if X is not one."""
-    if (
-        isinstance(X, np.ndarray)
-        or hasattr(X, "__array__")
-        or hasattr(X, "__dataframe__")
-        or not hasattr(X, "__iter__")
-    ):
+    one = hasattr(X, "shape") or hasattr(X, "__array__") or hasattr(X, "__dataframe__")  # array, frame, sparse matrix
+    if one or not hasattr(X, "__iter__"):
         return None
     if isinstance(X, Iterator):
         raise TypeError("X is an iterator, which can be read only once, and EM reads the data in each iteration")
