@@ -444,18 +444,22 @@ static int marginal_density(const double *x, ptrdiff_t rows, const double *mu, c
     return 0;
 }
 
-/* Weighted mean of the rows of a piece and scatter (o, o) about it; returns their weight. */
-static double piece_moments(const double *x, const double *r, ptrdiff_t rows, ptrdiff_t o, double *mean, double *z,
-                            double *S) {
+/* Weighted mean of the rows of a piece, as centre (the component's mean) + rest, and scatter (o, o) about it; returns
+ * their weight. */
+static double piece_moments(const double *x, const double *r, ptrdiff_t rows, const double *mu,
+                            const ptrdiff_t *columns, ptrdiff_t o, double *centre, double *rest, double *z, double *S) {
     double weight = 0.0;
-    for (ptrdiff_t a = 0; a < o; a++) mean[a] = 0.0;
     for (ptrdiff_t s = 0; s < rows; s++) weight += r[s];
     if (!(weight > 0.0)) return 0.0;
+    for (ptrdiff_t a = 0; a < o; a++) {
+        centre[a] = mu[columns[a]];
+        rest[a] = 0.0;
+    }
     for (ptrdiff_t s = 0; s < rows; s++)
-        for (ptrdiff_t a = 0; a < o; a++) mean[a] += r[s] / weight * x[s * o + a];
+        for (ptrdiff_t a = 0; a < o; a++) rest[a] += r[s] / weight * (x[s * o + a] - centre[a]);
     memset(S, 0, (size_t)(o * o) * sizeof(double));
     for (ptrdiff_t s = 0; s < rows; s++) {
-        for (ptrdiff_t a = 0; a < o; a++) z[a] = x[s * o + a] - mean[a];
+        for (ptrdiff_t a = 0; a < o; a++) z[a] = (x[s * o + a] - centre[a]) - rest[a];
         for (ptrdiff_t a = 0; a < o; a++)
             for (ptrdiff_t b = 0; b < o; b++) S[a * o + b] += r[s] * z[a] * z[b];
     }
@@ -474,7 +478,6 @@ static ptrdiff_t missing_e_step(ptrdiff_t pieces, ptrdiff_t d, ptrdiff_t K, cons
     double *U = work, *S = U + d * d, *z = S + d * d, *mean = z + 2 * d, *rest = mean + d, *l = rest + d;
     double *expect_work = l + PIECE * K + PIECE * d, unused = 0.0;
     ptrdiff_t found = 0;
-    memset(rest, 0, (size_t)d * sizeof(double));
     for (ptrdiff_t i = 0; i < pieces; i++) {
         const ptrdiff_t o = observed[i], n = rows[i + 1] - rows[i], *at = columns + i * d;
         const double *xi = x + values[i], *wi = weights + rows[i];
@@ -496,7 +499,7 @@ static ptrdiff_t missing_e_step(ptrdiff_t pieces, ptrdiff_t d, ptrdiff_t K, cons
             for (ptrdiff_t k = 0; k < K; k++) l[k * PIECE + s] *= possible ? wi[s] / sum : 0.0;
         }
         for (ptrdiff_t k = 0; k < K; k++) {
-            const double W = piece_moments(xi, l + k * PIECE, n, o, mean, z, S);
+            const double W = piece_moments(xi, l + k * PIECE, n, means + k * d, at, o, mean, rest, z, S);
             if (!(W > 0.0)) continue;
             weight[k] += W;
             if (expect_pattern(means + k * d, covariances + k * d * d, d, at, o, W, mean, rest, S, 0.0, first + k * d,

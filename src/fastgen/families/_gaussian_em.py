@@ -362,9 +362,9 @@ def _missing_full(
         raise SingularCovarianceError(k, "it is singular", f"a marginal of covariances[{k}]", "Increase reg_covar.")
     if found.any():
         _name_impossible(family, data, log_weights)
-    sums = Sums(
-        float(log_likelihood.sum()), weight.sum(axis=0), first.sum(axis=0), second.sum(axis=0), np.zeros((K, d))
-    )
+    total = weight.sum(axis=0)
+    count = np.repeat(total[:, None], d, axis=1)
+    sums = Sums(float(log_likelihood.sum()), total, first.sum(axis=0), second.sum(axis=0), count)
     statistics = _full_statistics(family.means, sums, 0.0)
     statistics = FullStatistics(
         statistics.weight, statistics.rows, statistics.mean, statistics.mean_rest, statistics.scatter, complete=False
