@@ -79,7 +79,6 @@ def test_any_number_of_rows(kind, n, d):
 def test_many_features(kind, d):
     """Beyond 112 features the second moments run along the rows."""
     X, parameters = example(140, d, 2, kind, spread=0.3)
-    weights, means, covariances = parameters
     statistics = mixture_e_step(X, *parameters, kind)
     r = oracle.posterior(oracle.joint(X, *parameters, kind))
     np.testing.assert_allclose(statistics.components.weight, r.sum(axis=0), atol=1e-10)

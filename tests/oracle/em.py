@@ -34,9 +34,9 @@ def e_step(X, sample_weight, weights, means, covariances, covariance_type):
     n, d = X.shape
     K = len(means)
     sigma = matrices(covariances, covariance_type, K, d)
-    l = joint(X, weights, means, covariances, covariance_type)
+    log_joint = joint(X, weights, means, covariances, covariance_type)
     w = np.ones(n) if sample_weight is None else sample_weight
-    r = posterior(l) * w[:, None]
+    r = posterior(log_joint) * w[:, None]
     filled, residual = np.empty((K, n, d)), np.zeros((K, n, d, d))
     for k in range(K):
         for i, x in enumerate(X):
@@ -56,7 +56,7 @@ def e_step(X, sample_weight, weights, means, covariances, covariance_type):
         for i in range(n):
             z = filled[k, i] - mean[k]
             scatter[k] += r[i, k] * (np.outer(z, z) + residual[k, i])
-    return float(w @ log_prob(l)), weight, mean, scatter
+    return float(w @ log_prob(log_joint)), weight, mean, scatter
 
 
 def columns(X, r):
