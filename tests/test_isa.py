@@ -18,6 +18,7 @@ import pickle, sys, warnings
 import numpy as np
 from fastgen import _kernels, kernels, num_threads
 from fastgen._kernels import _simd
+from fastgen._mixture_em import Mixture
 from fastgen.families import Gaussian
 
 rng = np.random.default_rng(5)
@@ -55,6 +56,18 @@ for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 40):
                     s = Gaussian(kind).statistics(X, weights)
                     key = f"moments {kind} d={d} n={n} {weights is None} {dtype.__name__}"
                     results[key] = np.r_[s.weight, s.mean.ravel(), s.scatter.ravel()]
+    for kind, covariances in sizes.items():  # of K = 3
+        if kind == "tied" and d > 1:
+            continue  # whitened means are a product of matrices, which is NumPy's
+        for missing in (0.0, 0.2):
+            X = rng.normal(size=(300, d))
+            X[rng.random(X.shape) < missing] = np.nan
+            key = f"e-step {kind} d={d} missing={missing}"
+            s = kernels.mixture_e_step(X, [0.2, 0.3, 0.5], means, covariances, kind)
+            results[key] = np.r_[s.log_likelihood, s.components.weight, s.components.mean.ravel()]
+            results[key + " scatter"] = s.components.scatter
+            mixture = Mixture(np.array([0.2, 0.3, 0.5]), Gaussian(kind, means=means, covariances=covariances))
+            results[key + " scores"] = np.c_[mixture.log_prob(X), mixture.posterior(X)]
     X = rng.normal(size=(500, d))
     X[rng.random(X.shape) < 0.1] = np.nan
     for kind in ("full", "diag", "spherical"):
@@ -97,7 +110,7 @@ def test_baseline_agrees_to_rounding(isa):
             tolerance = 1e-6 if key.endswith("float32") and key.startswith("density") else 1e-12
             # Off-diagonal scatter may cancel to any extent: relative to the largest element.
             scale = np.nanmax(np.abs(baseline[key]), initial=0, where=np.isfinite(baseline[key]))
-            atol = tolerance * scale if key.startswith(("moments", "fit", "factor")) else 0
+            atol = tolerance * scale if key.startswith(("moments", "fit", "factor", "e-step")) else 0
             np.testing.assert_allclose(fast[key], baseline[key], rtol=tolerance, atol=atol, err_msg=key)
 
 
@@ -138,7 +151,7 @@ def test_an_empty_choice_is_no_choice(python):
 def test_kernels_go_by_their_plain_names(python):
     import sys
 
-    for name in ("_simd", "_gaussian"):
+    for name in ("_simd", "_gaussian", "_mixture"):
         assert sys.modules[f"fastgen._kernels.{name}"] is getattr(_kernels, name)
     for function in (_kernels._simd.exp, _kernels._gaussian.log_density_f64):
         pickled = pickle.dumps(function)
