@@ -3,7 +3,8 @@
 p(x | k) = prod_j p(x_j | k): a missing value leaves its factor out, a marginal is the family of some of the columns,
 and a conditional is a marginal. Data is looked at in blocks of rows, so temporaries are O(block (d + K)).
 
-Matrix products are kept below the size at which BLAS would wake threads of its own, which go on spinning.
+Matrix products are kept below the size at which BLAS would wake threads of its own, which go on spinning. Those whose
+rows are results have a fixed size: the last bits that BLAS gives to a row then do not depend on what stands beside it.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +26,8 @@ from fastgen.kernels import density_out
 
 _SERIAL_PRODUCT = 1 << 18
 """Multiplications that OpenBLAS does in the calling thread."""
+_PRODUCT_ROWS = 64
+"""Rows of a product whose rows are results."""
 
 
 class CellError(ValueError):
@@ -404,8 +407,8 @@ class Linear(Independent):
             x = values - terms.centre
             if observed is not None:
                 x *= observed
-        result = product(x, terms.slope)
-        result += terms.constant.sum(axis=0) if observed is None else product(observed, terms.constant)
+        result = row_product(x, terms.slope)
+        result += row_product(np.ones((1, len(x.T))) if observed is None else observed, terms.constant)
         self._add_base(result, values, observed)
         result[np.isnan(result)] = -np.inf  # beyond the largest double
         if terms.no_more is not None:
@@ -428,10 +431,21 @@ def block_rows(d: int, n_components: int) -> int:
 
 
 def product(a: Array, b: Array) -> Array:
-    """(m, d) @ (d, K); with vectors, which BLAS would give to several threads sooner, without it."""
+    """a @ b; with vectors, which BLAS would give to several threads sooner, without it."""
     if 1 in (len(a), b.shape[1]):
         return cast(Array, np.einsum("ij,jk->ik", a, b))
     return a @ b
+
+
+def row_product(a: Array, b: Array) -> Array:
+    """(m, d) @ (d, K), C-contiguous; each row of the result depends on its row of ``a`` alone, to the bit."""
+    (m, d), K = a.shape, b.shape[1]
+    if K == 1:
+        return product(a, b)
+    rows = min(_PRODUCT_ROWS, block_rows(d, K))
+    if m % rows:
+        a = np.concatenate([a, np.zeros((-m % rows, d))])
+    return (a.reshape(-1, rows, d) @ b).reshape(-1, K)[:m]
 
 
 def _checked(block: Data, limit: float | Array) -> tuple[Array, Array | None]:

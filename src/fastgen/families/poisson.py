@@ -89,8 +89,8 @@ class Poisson(Linear):
     def _prepare(self) -> Terms:
         rates = self.rates.T
         low, high = rates.min(axis=1), rates.max(axis=1)
-        centred = (low >= _CENTRED_FROM) & (high <= 2 * low)
-        centre = np.where(centred, 0.5 * (low + high), 0.0)
+        centred = (low >= _CENTRED_FROM) & (0.5 * high <= low)
+        centre = np.where(centred, 0.5 * low + 0.5 * high, 0.0)
         relative = (rates - centre[:, None]) / np.where(centred, centre, 1.0)[:, None]
         shift = np.log1p(np.where(centred[:, None], relative, 0.0))
         slope = np.where(centred[:, None], shift, np.log(np.where(rates > 0, rates, 1.0)))
