@@ -1,22 +1,13 @@
-"""Mixtures of families other than Gaussians, and what all mixtures share: starts, blocks, online EM, interrupts."""
+"""Mixtures of families other than Gaussians, and mixtures as the densities of classes."""
 
-import logging
 import math
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 
 from fastgen import GaussianMixture, GenerativeClassifier, Mixture, families
-from fastgen.errors import CollapsedComponentError
 
 # Earthquakes of magnitude 7 or more, 1900-2006 (Zucchini & MacDonald, Hidden Markov Models for Time Series, table 1.1).
 _COUNTS = """
@@ -167,72 +158,6 @@ def test_family_is_checked():
         Mixture(families.Poisson(), 2).fit(-EARTHQUAKES)
 
 
-# What all mixtures share ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def blobs():
-    rng = np.random.default_rng(3)
-    return rng.permutation(np.concatenate([rng.normal(size=(300, 3)), rng.normal(size=(200, 3)) + 3.0]))
-
-
-START = {"weights_init": [0.5, 0.5], "means_init": [[0.0] * 3, [2.0] * 3], "precisions_init": [np.eye(3)] * 2}
-
-
-@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_blocks_are_fitted_as_the_whole(blobs, kind):
-    start = START | {"precisions_init": None, "covariances_init": None}
-    shape = {"full": [np.eye(3)] * 2, "tied": np.eye(3), "diag": np.ones((2, 3)), "spherical": np.ones(2)}[kind]
-    options = start | {"covariances_init": shape, "covariance_type": kind, "tol": 1e-9}
-    w = np.random.default_rng(0).uniform(0.5, 2.0, len(blobs))
-    whole = GaussianMixture(2, **options).fit(blobs, sample_weight=w)
-    blocks = GaussianMixture(2, **options).fit([blobs[:77], blobs[77:300], blobs[300:]], sample_weight=w)
-    assert blocks.n_iter_ == whole.n_iter_
-    np.testing.assert_allclose(blocks.history_, whole.history_, rtol=1e-12)
-    np.testing.assert_allclose(blocks.covariances_, whole.covariances_, rtol=1e-8, atol=1e-10)
-    np.testing.assert_array_equal(
-        GaussianMixture(2, **options).fit_predict([blobs[:77], blobs[77:]]), whole.fit(blobs).predict(blobs)
-    )
-    with pytest.raises(ValueError, match="sample_weight has 500 values"):
-        GaussianMixture(2).fit([blobs[:77], blobs[77:300]], sample_weight=w)
-
-
-def test_an_iterator_is_refused(blobs):
-    with pytest.raises(TypeError, match="only once"):
-        GaussianMixture(2).fit(iter([blobs, blobs]))
-
-
-def test_memory_map(blobs, tmp_path):
-    path = tmp_path / "x.dat"
-    blobs.tofile(path)
-    mapped = np.memmap(path, np.float64, mode="r", shape=blobs.shape)
-    one, other = (GaussianMixture(2, random_state=0).fit(X) for X in (mapped, blobs))
-    np.testing.assert_array_equal(one.means_, other.means_)
-
-
-def test_online_em(blobs):
-    rng = np.random.default_rng(0)
-    batch = GaussianMixture(2, random_state=0, tol=1e-9).fit(blobs)
-    model = GaussianMixture(2, random_state=0)
-    for _ in range(60):
-        model.partial_fit(rng.choice(blobs, 100))
-    assert model.n_steps_ == 59
-    assert len(model.history_) == 59
-    assert model.score(blobs) == pytest.approx(batch.score(blobs), abs=0.02)
-
-
-def test_an_online_step_of_one_is_a_step_of_em(blobs):
-    with pytest.warns(ConvergenceWarning):
-        one = GaussianMixture(2, max_iter=1, tol=0, **START).fit(blobs)
-    model = clone(one).set_params(max_iter=0).partial_fit(blobs)
-    model.partial_fit(blobs, step_size=1.0)
-    np.testing.assert_allclose(model.means_, one.means_, rtol=1e-12)
-    np.testing.assert_allclose(model.covariances_, one.covariances_, rtol=1e-12)
-    for bad in (0.0, 1.5, -1, "x"):
-        with pytest.raises(ValueError, match="step_size"):
-            model.partial_fit(blobs, step_size=bad)
-
-
 def test_online_em_of_counts_and_where_it_cannot_be():
     model = Mixture(families.Poisson(), 2, random_state=0)
     for _ in range(5):
@@ -240,119 +165,6 @@ def test_online_em_of_counts_and_where_it_cannot_be():
     assert model.score(EARTHQUAKES) * 107 == pytest.approx(-360.3690, abs=1e-2)
     with pytest.raises(TypeError, match="use fit"):
         Mixture(families.StudentT(), 1).partial_fit(EARTHQUAKES).partial_fit(EARTHQUAKES)
-
-
-def test_distinct_optima(blobs):
-    model = GaussianMixture(3, n_init=6, init_params="random_from_data", random_state=0, tol=1e-6, max_iter=2000)
-    model.fit(blobs)
-    assert sum(count for _, count in model.optima_) == 6
-    values = [value for value, _ in model.optima_]
-    assert values == sorted(values, reverse=True)
-    assert values[0] == model.lower_bound_
-
-
-def test_an_empty_component_is_seeded_anew(blobs):
-    start = {
-        "weights_init": [0.5, 0.5],
-        "means_init": [[0.0] * 3, [1e4] * 3],
-        "covariances_init": [np.eye(3)] * 2,
-        "tol": 1e-6,
-        "max_iter": 1000,
-    }
-    model = GaussianMixture(2, **start).fit(blobs)
-    best = GaussianMixture(2, random_state=0, tol=1e-6, max_iter=1000).fit(blobs)
-    assert model.score(blobs) == pytest.approx(best.score(blobs), abs=1e-3)
-    with pytest.warns(ConvergenceWarning, match="component 1 has no weight"):
-        model = GaussianMixture(2, reseed=False, **start).fit(blobs)
-    assert model.stop_reason_ == "degenerate"
-    assert model.n_iter_ == 0
-
-
-def test_a_component_that_collapses_ends_the_fit():
-    rng = np.random.default_rng(0)
-    X = np.concatenate([rng.normal(size=(100, 2)), [[50.0, 50.0]]])
-    start = {"weights_init": [0.5, 0.5], "means_init": [[0, 0], [50, 50.0]], "covariances_init": [np.eye(2)] * 2}
-    with pytest.warns(ConvergenceWarning, match="ill-defined empirical covariance"):
-        model = GaussianMixture(2, reg_covar=0.0, **start).fit(X)
-    assert model.stop_reason_ == "degenerate"
-    assert not model.converged_
-    assert np.isfinite(model.lower_bound_)
-    with pytest.warns(ConvergenceWarning, match="component 1 is held up by floor"):
-        kept = GaussianMixture(2, reg_covar=0.0, floor=1e-3, **start).fit(X)
-    np.testing.assert_array_equal(kept.floored_, [False, True])
-    assert kept.converged_
-    assert np.diff(kept.history_).min() > -1e-10  # the constrained maximum is one
-    scaled = kept.covariances_[1] / np.sqrt(np.outer(X.var(axis=0), X.var(axis=0)))
-    assert np.linalg.eigvalsh(scaled).min() == pytest.approx(1e-3, rel=1e-9)
-
-
-def test_a_start_that_is_singular_is_an_error():
-    with pytest.raises(CollapsedComponentError, match="Component 0"):
-        GaussianMixture(1, reg_covar=0.0).fit(np.ones((5, 2)))
-
-
-def test_progress_goes_through_logging(blobs, caplog):
-    with caplog.at_level(logging.INFO, "fastgen"):
-        GaussianMixture(2, n_init=2, verbose=2, verbose_interval=1, random_state=0).fit(blobs)
-    text = caplog.text
-    assert "start 2 of 2" in text
-    assert "iteration 1: objective" in text
-    assert "converged after" in text
-
-
-def test_progress_is_seen_without_any_setting_up():
-    code = (
-        "import numpy as np, fastgen\n"
-        "X = np.random.default_rng(0).normal(size=(100, 2))\n"
-        "fastgen.GaussianMixture(2, verbose=1, verbose_interval=1, random_state=0).fit(X)\n"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "iteration 1: objective" in out.stdout
-
-
-def test_interrupt_in_the_middle_keeps_what_there_is(blobs, monkeypatch):
-    calls = 0
-    original = families.Gaussian.e_step
-
-    def interrupted(self, *args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(families.Gaussian, "e_step", interrupted)
-    with pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations"):
-        model = GaussianMixture(2, n_init=3, tol=0, **START).fit(blobs)
-    assert model.stop_reason_ == "interrupted"
-    assert len(model.history_) == 3
-    monkeypatch.undo()
-    assert model.score(blobs) == pytest.approx(model.lower_bound_, rel=1e-12)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_ctrl_c_stops_a_long_fit():
-    code = (
-        "import numpy as np, fastgen, warnings, time\n"
-        "warnings.simplefilter('ignore')\n"
-        "X = np.random.default_rng(0).normal(size=(400_000, 20))\n"
-        "m = fastgen.GaussianMixture(20, init_params='random_from_data', tol=0, max_iter=100_000, random_state=0)\n"
-        "print('go', flush=True)\n"
-        "m.fit(X)\n"
-        "print(time.time(), m.stop_reason_, m.n_iter_, np.isfinite(m.means_).all(), flush=True)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout.readline() == "go\n"
-        time.sleep(6.0)
-        sent = time.time()
-        child.send_signal(signal.SIGINT)
-        stopped, reason, _, finite = child.communicate(timeout=60)[0].split()
-    finally:
-        child.kill()
-    assert reason == "interrupted"
-    assert finite == "True"
-    assert float(stopped) - sent < 5.0  # a second by itself; other programs may be running
 
 
 def test_mixtures_as_densities_of_classes():
