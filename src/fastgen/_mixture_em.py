@@ -224,40 +224,77 @@ def as_source(X: Any, sample_weight: Any, check: Callable[[Any], Data]) -> Sourc
 # Starts ------------------------------------------------------------------------------------------------------------
 
 
-def filled(X: Data) -> Data:
+def filled(X: Data, weights: Array | None) -> Data:
     """X with each missing cell at the mean of its column: good enough to find a start."""
     refuse_infinity(X)
     missing = np.isnan(X)
     if not missing.any():
         return X
-    counts = (~missing).sum(axis=0)
-    means = np.divide(np.where(missing, 0.0, X).sum(axis=0), counts, out=np.zeros(X.shape[1]), where=counts > 0)
+    w = np.ones(len(X)) if weights is None else weights
+    counts = w @ ~missing
+    means = np.divide(w @ np.where(missing, 0.0, X), counts, out=np.zeros(X.shape[1]), where=counts > 0)
     return cast(Data, np.where(missing, means, X).astype(X.dtype))
 
 
 def starting_labels(X: Data, weights: Array | None, K: int, method: str, random_state: Any) -> Index:
-    """A component for each row."""
-    complete = filled(X)
+    """A component for each row.
+
+    Where cells are missing, the rows without missing cells decide, if they are enough, and the others follow: among
+    rows whose missing cells were filled in, clusters are often those of rows that miss the same columns.
+    """
+    complete = filled(X, weights)
+    if complete is not X:
+        whole = ~np.isnan(X).any(axis=1)
+        if np.count_nonzero(whole if weights is None else weights[whole]) >= 4 * K:
+            labels = np.full(len(X), -1, np.intp)
+            part = None if weights is None else weights[whole]
+            labels[whole] = starting_labels(X[whole], part, K, method, random_state)
+        else:
+            labels = starting_labels(complete, weights, K, method, random_state)
+        return _without_empty(_by_observed_cells(X, complete, weights, labels, K), weights, K)
     if method == "kmeans":
         from sklearn.cluster import KMeans
 
         kmeans = KMeans(K, n_init=1, random_state=random_state).fit(complete, sample_weight=weights)
-        return _without_empty(kmeans.labels_.astype(np.intp), weights, K)
-    if method == "k-means++":
-        from sklearn.cluster import kmeans_plusplus
-
-        _, chosen = kmeans_plusplus(complete, K, random_state=random_state, sample_weight=weights)
+        labels = kmeans.labels_.astype(np.intp)
     else:
-        p = None if weights is None else weights / weights.sum()
-        chosen = random_state.choice(len(X), K, replace=False, p=p)
-    centres = complete[chosen]
-    labels, nearest = np.zeros(len(X), np.intp), np.full(len(X), np.inf)
-    for k, centre in enumerate(centres):
-        distance = ((complete - centre) ** 2).sum(axis=1)
-        labels[distance < nearest] = k
-        nearest = np.minimum(nearest, distance)
-    labels[chosen] = np.arange(K)  # each keeps one, even among duplicates
+        if method == "k-means++":
+            from sklearn.cluster import kmeans_plusplus
+
+            _, chosen = kmeans_plusplus(complete, K, random_state=random_state, sample_weight=weights)
+        else:
+            p = None if weights is None else weights / weights.sum()
+            chosen = random_state.choice(len(X), K, replace=False, p=p)
+        labels, nearest = np.zeros(len(X), np.intp), np.full(len(X), np.inf)
+        for k, centre in enumerate(complete[chosen]):
+            distance = ((complete - centre) ** 2).sum(axis=1)
+            labels[distance < nearest] = k
+            nearest = np.minimum(nearest, distance)
+        labels[chosen] = np.arange(K)  # each keeps one, even among duplicates
     return _without_empty(labels, weights, K)
+
+
+def _by_observed_cells(X: Data, complete: Data, weights: Array | None, labels: Index, K: int) -> Index:
+    """Labels after some steps of k-means on the observed cells alone (k-POD, Chi, Chi & Baraniuk 2016). -1: none."""
+    w = np.ones(len(X)) if weights is None else weights
+    seen = ~np.isnan(X)
+    middle = np.average(complete, axis=0, weights=w)
+    away = np.where(seen, X - middle, 0.0)
+    centres = np.zeros((K, X.shape[1]))
+    for _ in range(20):
+        for k in range(K):
+            rows = labels == k
+            count = w[rows] @ seen[rows]
+            np.divide(w[rows] @ away[rows], count, out=centres[k], where=count > 0)
+        parts = []
+        for start in range(0, len(X), _ROWS):
+            block = slice(start, start + _ROWS)
+            parts.append((seen[block] @ (centres**2).T - 2 * away[block] @ centres.T).argmin(axis=1))
+        moved = np.concatenate(parts)
+        if np.array_equal(moved, labels):
+            break
+        labels = moved
+    return labels
 
 
 def _without_empty(labels: Index, weights: Array | None, K: int) -> Index:
@@ -312,6 +349,8 @@ def reseed(source: Source, mixture: Mixture, statistics: MixtureStatistics, empt
     K, d = len(mixture.weights), family.n_features
     size = min(n, max(2 * (d + 1), n // (10 * K)))
     worst = source.least_likely(mixture, size * len(empty))
+    if np.isnan(worst).any():  # the parameters of the empty components know nothing about missing cells
+        worst = family.impute(worst, mixture.posterior(worst).astype(np.float64))
     resp = np.zeros((len(worst), K))
     resp[np.arange(len(worst)), empty[np.arange(len(worst)) * len(empty) // len(worst)]] = weight / n
     return replace(statistics, components=statistics.components + family.statistics(np.ascontiguousarray(worst), resp))

@@ -30,13 +30,20 @@ from fastgen._validation import (
     check_number,
     refuse_infinity,
 )
-from fastgen.errors import CollapsedComponentError, ComponentError, EmptyComponentError, SingularCovarianceError
+from fastgen.errors import (
+    CollapsedComponentError,
+    ComponentError,
+    EmptyComponentError,
+    SingularCovarianceError,
+    UnobservedColumnError,
+)
 from fastgen.families.gaussian import regression
-from fastgen.kernels import COVARIANCE_TYPES, covariance_shape
+from fastgen.kernels import COVARIANCE_TYPES, covariance_shape, precision_cholesky
 
 __all__ = ["GaussianMixture", "Mixture"]
 
 _INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+_CONSTANT = {"weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"}
 
 
 class _EM:
@@ -104,6 +111,11 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self._mixture
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name in _CONSTANT & vars(self).keys():
+            getattr(self, name).flags.writeable = False  # pickling and copying forget it
+
     def _go_on(self, last: _mixture_em.Mixture, family: Any) -> _mixture_em.Mixture:
         """The last parameters, for a fit under the present settings."""
         return last
@@ -119,6 +131,14 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
     def _initial(self, family: Any, source: Source, random_state: Any) -> _mixture_em.Mixture:
         """One start."""
         X, weights = source.sample(_mixture_em._START_ROWS, random_state)
+        try:
+            return self._start(family, X, weights, random_state)
+        except UnobservedColumnError:
+            if not isinstance(family, families.Gaussian):
+                raise
+            return self._start(family, _mixture_em.filled(X, weights), weights, random_state)
+
+    def _start(self, family: Any, X: Data, weights: Array | None, random_state: Any) -> _mixture_em.Mixture:
         K = self.n_components
         if self.init_params == "random":
             statistics = _mixture_em.random_statistics(family, X, weights, K, random_state)
@@ -137,7 +157,7 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             source = Source.of_array(data, as_weights(sample_weight, len(data)))
         else:
             self._check_data(next(iter(X)), reset=True)
-        n = source.size[0]
+        n = source.size[0] if source.weights is None else int(np.count_nonzero(source.weights))
         self._check_parameters(self.n_features_in_)
         name = type(self).__name__
         if n < 2:
@@ -805,6 +825,7 @@ class GaussianMixture(_BaseMixture):
             given["covariances"] = _inverse(_parameter(self.precisions_init, f"{kind} precision", shape), kind)
         if self.covariances_init is not None:
             given["covariances"] = _parameter(self.covariances_init, f"{kind} covariance", shape)
+            precision_cholesky(given["covariances"], kind, subject="covariances_init")  # refuses what has none
         return given
 
     def _unfitted(self, source: Source) -> families.Gaussian:

@@ -217,24 +217,19 @@ def e_step(
     """Log-likelihood and statistics: see `fastgen.kernels.mixture_e_step`."""
     kind = family.covariance_type
     prepared = family._prepared
+    statistics: Any = None
     if kind == "tied":
-        sums, found = _sums(prepared, data, log_weights, family.means, n_threads)
-        exact = None if prepared.kind == _gaussian.FULL else _tied_statistics(family, data, sums)
-        if exact is None:  # too much would cancel, or the kernel had to run with one covariance for each
+        if prepared.kind != _gaussian.FULL:
+            about, sums, found = _near_sums(family, prepared, data, log_weights, n_threads)
+            statistics = _tied_statistics(family, data, about, sums)
+        if statistics is None:  # too much would cancel, or the kernel must run with one covariance for each
             separate = prepare_gaussians(family.means, _repeated(family), "full")
-            sums, found = _sums(separate, data, log_weights, family.means, n_threads)
-            exact = _pooled(_full_statistics(family.means, sums, data.n_rows))
-        statistics: Any = exact
+            about, sums, found = _near_sums(family, separate, data, log_weights, n_threads)
+            statistics = _pooled(_full_statistics(about, sums, data.n_rows))
     else:
         make = _full_statistics if kind == "full" else _diagonal_statistics
-        sums, found = _sums(prepared, data, log_weights, family.means, n_threads)
-        about = family.means
-        if _too_far(about, sums):
-            about = about + _shift(sums)
-            sums, found = _sums(prepared, data, log_weights, about, n_threads)
+        about, sums, found = _near_sums(family, prepared, data, log_weights, n_threads)
         statistics = make(about, sums, data.n_rows)
-    if found & _mixture.IMPOSSIBLE:
-        _name_impossible(family, data, log_weights)
     log_likelihood = sums.log_likelihood
     if found & _mixture.NOT_A_NUMBER and len(data.incomplete):
         rest = _missing_diagonal if kind in ("diag", "spherical") else _missing_full
@@ -244,19 +239,40 @@ def e_step(
     return log_likelihood, statistics
 
 
+def _near_sums(
+    family: Any, prepared: GaussianFactors, data: Prepared, log_weights: Array, n_threads: int | None
+) -> tuple[Array, Sums, int]:
+    """The sums about points that are near the new means, these points, and what the kernel found."""
+    about = family.means
+    sums, found = _sums(prepared, data, log_weights, about, n_threads)
+    if found & _mixture.IMPOSSIBLE:
+        _name_impossible(family, data, log_weights)
+    if _too_far(about, sums, data.total if prepared.kind == _gaussian.TIED else None):
+        about = about + _shift(sums)
+        sums, found = _sums(prepared, data, log_weights, about, n_threads)
+    return about, sums, found
+
+
 def _shift(sums: Sums) -> Array:
     """From `about` to the means."""
     return np.asarray(np.divide(sums.first, sums.count, out=np.zeros_like(sums.first), where=sums.count > 0))
 
 
-def _too_far(about: Array, sums: Sums) -> bool:
-    """Whether a mean moved so far that its second moment about the old one loses digits."""
+def _too_far(about: Array, sums: Sums, total: FullStatistics | None) -> bool:
+    """Whether a mean moved so far that the moments about the old one lose digits.
+
+    Compared with the component's scatter, or ``total``, that of all the data, where it is not known.
+    """
     weight = sums.weight[:, None]
     shift = _shift(sums)
-    second = sums.second if sums.second.ndim == 2 else sums.second.diagonal(axis1=1, axis2=2)
     squares = weight * shift**2
     moved = np.abs(shift) > 1e-9 * np.abs(about)
-    return bool((moved & (squares > _FAR**2 * (second - squares))).any())
+    if total is not None:
+        scatter = total.scatter[0].diagonal()
+    else:
+        second = sums.second if sums.second.ndim == 2 else sums.second.diagonal(axis1=1, axis2=2)
+        scatter = second - squares
+    return bool((moved & (squares / _FAR**2 > scatter)).any())
 
 
 def _full_statistics(about: Array, sums: Sums, n_rows: float) -> FullStatistics:
@@ -288,11 +304,11 @@ def _repeated(family: Any) -> Array:
     return np.ascontiguousarray(np.broadcast_to(factors, (family.n_components, *factors.shape)))
 
 
-def _tied_statistics(family: Any, data: Prepared, sums: Sums) -> FullStatistics | None:
+def _tied_statistics(family: Any, data: Prepared, about: Array, sums: Sums) -> FullStatistics | None:
     """Pooled scatter as the difference of total and between; None if too much of it cancels."""
     total = data.total
     shift = _shift(sums)
-    mean, rest = two_sum(family.means, shift)
+    mean, rest = two_sum(about, shift)
     delta = (mean - total.mean) + (rest - total.mean_rest)
     scatter = total.scatter - (delta.T * sums.weight) @ delta
     U = family.precisions_cholesky
@@ -314,7 +330,7 @@ def _missing_diagonal(
         kind=_gaussian.DIAG_MISSING, factors=factors, log_norm=LOG_2PI - 2 * np.log(factors)
     )
     sums, found = _sums(prepared, data.incomplete_part, log_weights, family.means, n_threads)
-    if found & _mixture.IMPOSSIBLE:
+    if found:  # NaN is nothing that it leaves out
         _name_impossible(family, data, log_weights)
     return sums.log_likelihood, _diagonal_statistics(family.means, sums, 0.0)
 
