@@ -837,6 +837,33 @@ def test_an_interrupt_before_there_is_anything_leaves_no_trace(rng, monkeypatch)
     assert not [key for key in vars(g) if key.endswith("_")]
 
 
+def test_ctrl_c_in_a_long_fit(python):
+    """A signal, as a terminal sends it, in the middle of kernels on several threads."""
+    done = python(
+        """
+import os, signal, threading, time, warnings
+import numpy as np
+from fastgen import GaussianMixture
+warnings.simplefilter("ignore")
+X = np.random.default_rng(0).standard_normal((300_000, 16))
+first = dict(weights_init=np.full(16, 1 / 16), means_init=X[:16], covariances_init=np.stack([np.eye(16)] * 16))
+g = GaussianMixture(16, tol=0, max_iter=10**6, **first)
+sent = []
+def send():
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Timer(1.0, send).start()
+g.fit(X)
+print(time.monotonic() - sent[0], g.stop_reason_, g.n_iter_, len(g.history_) - 1, np.isfinite(g.means_).all())
+"""
+    )
+    seconds, reason, n_iter, history, finite = done.stdout.split()
+    assert float(seconds) < 2
+    assert reason == "interrupted"
+    assert int(n_iter) == int(history) > 0
+    assert finite == "True"
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -885,6 +912,20 @@ def test_progress_is_logged(rng, caplog):
         assert "iteration 1:" in caplog.text
         assert "gain" in caplog.text
     assert {record.name for record in caplog.records} == {"fastgen"}
+
+
+def test_progress_is_seen_without_any_configuration(python):
+    code = """
+import numpy as np
+from fastgen import GaussianMixture
+X = np.arange(40.0).reshape(20, 2) % 7
+for verbose in (0, 1):
+    GaussianMixture(2, verbose=verbose, verbose_interval=1, random_state=0).fit(X)
+    print("silent before" if not verbose else "end")
+"""
+    out = python(code).stdout
+    assert out.startswith("silent before")
+    assert "iteration 1: objective" in out
 
 
 # ---- parameters, attributes, copies ---------------------------------------------------------------------------------
@@ -982,6 +1023,8 @@ def test_parameters_set_by_hand_are_used(rng, kind):
     theirs.weights_, theirs.means_, theirs.precisions_cholesky_ = g.weights_, g.means_, factors
     np.testing.assert_allclose(fresh.score_samples(X), theirs.score_samples(X), rtol=1e-9)
     assert np.array_equal(fresh.predict(X), theirs.predict(X))
+    with pytest.raises(ValueError, match="read-only"):  # it would not be seen
+        fresh.means_[0] = 0.0
     X_new, _ = fresh.sample(10, random_state=0)
     assert X_new.shape == (10, 2)
     fresh.weights_ = np.ones(3) / 3

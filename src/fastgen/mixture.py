@@ -897,7 +897,10 @@ class GaussianMixture(_BaseMixture):
             weights = as_parameters(self.weights_, "weights_", (len(means),))
             family = families.Gaussian(self.covariance_type, self.reg_covar).with_factors(means, factors)
             self._mixture = _mixture_em.Mixture(_mixture_em.shares(weights), family)
-            self._adopted = shown
+            for name in ("weights_", "means_", "precisions_cholesky_"):  # what is written into them would not be seen
+                array = np.asarray(getattr(self, name))
+                setattr(self, name, _constant(array, array.dtype))
+            self._adopted = (self.weights_, self.means_, self.precisions_cholesky_)
             self.n_features_in_ = means.shape[1]
         return self._mixture
 
