@@ -18,7 +18,8 @@
 #define LANES 8
 #define PER_TILE (TILE / LANES)
 /* Tiles in a batch: sums are loaded and stored once for each; the columns' responsibilities stay in registers. */
-#define BATCH(kind) ((kind) == FULL ? 8 : 2)
+#define COLUMN_TILES 2
+#define BATCH(kind) ((kind) == FULL ? 8 : COLUMN_TILES)
 #define ROW_TILES 2 /* the same, by_rows */
 
 /* What e_step found. */
@@ -271,16 +272,16 @@ static ALWAYS_INLINE void add_full(const double *x, ptrdiff_t d, const double *r
 static ALWAYS_INLINE void add_columns(const int kind, const double *x, ptrdiff_t d, const double *r, ptrdiff_t r_step,
                                       const double *about, double *sum) {
     double *first = sum + LANES, *second = first + d * LANES, *count = second + d * LANES;
-    add_weight(r, r_step, BATCH(kind), sum);
+    add_weight(r, r_step, COLUMN_TILES, sum);
     for (ptrdiff_t half = 0; half < LANES; half += VL) {
-        vd rh[BATCH(kind) * PER_TILE];
-        EACH(i, BATCH(kind) * PER_TILE) rh[i] = vload(r + i / PER_TILE * r_step + i % PER_TILE * LANES + half);
+        vd rh[COLUMN_TILES * PER_TILE];
+        EACH(i, COLUMN_TILES * PER_TILE) rh[i] = vload(r + i / PER_TILE * r_step + i % PER_TILE * LANES + half);
         for (ptrdiff_t j = 0; j < d; j++) {
             const ptrdiff_t at = j * LANES + half;
             const vd a = vset(about[j]);
             vd f = vload(first + at), q = kind == TIED ? f : vload(second + at);
             vd c = kind == DIAG_MISSING ? vload(count + at) : f;
-            EACH(i, BATCH(kind) * PER_TILE) {
+            EACH(i, COLUMN_TILES * PER_TILE) {
                 const vd value = vload(x + (i / PER_TILE * d + j) * TILE + i % PER_TILE * LANES + half);
                 vd rs = rh[i], z = value - a;
                 if (kind == DIAG_MISSING) {
