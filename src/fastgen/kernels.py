@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgen._hmm_recursions import (
+    ExpectedTransitions,
+    ForwardBackward,
+    Viterbi,
+    expected_transitions,
+    forward_backward,
+    log_likelihood,
+    viterbi,
+)
 from fastgen._kernels import _gaussian, _simd
 from fastgen._missing import incomplete_rows, patterns
 from fastgen._parallel import Body, run_chunks
@@ -30,7 +39,20 @@ from fastgen.errors import SingularCovarianceError
 if TYPE_CHECKING:
     from fastgen._mixture_em import MixtureStatistics
 
-__all__ = ["gaussian_log_density", "logsumexp", "mixture_e_step", "precision_cholesky", "softmax"]
+__all__ = [
+    "ExpectedTransitions",
+    "ForwardBackward",
+    "Viterbi",
+    "expected_transitions",
+    "forward_backward",
+    "gaussian_log_density",
+    "log_likelihood",
+    "logsumexp",
+    "mixture_e_step",
+    "precision_cholesky",
+    "softmax",
+    "viterbi",
+]
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))

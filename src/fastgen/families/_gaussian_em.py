@@ -215,42 +215,55 @@ def e_step(
     family: Any, data: Prepared, log_weights: Array, *, n_threads: int | None = None
 ) -> tuple[float, AnyStatistics]:
     """Log-likelihood and statistics: see `fastgen.kernels.mixture_e_step`."""
-    kind = family.covariance_type
-    prepared = family._prepared
-    statistics: Any = None
-    if kind == "tied":
-        if prepared.kind != _gaussian.FULL:
-            about, sums, found = _near_sums(family, prepared, data, log_weights, n_threads)
-            statistics = _tied_statistics(family, data, about, sums)
-        if statistics is None:  # too much would cancel, or the kernel must run with one covariance for each
-            separate = prepare_gaussians(family.means, _repeated(family), "full")
-            about, sums, found = _near_sums(family, separate, data, log_weights, n_threads)
-            statistics = _pooled(_full_statistics(about, sums, data.n_rows))
-    else:
-        make = _full_statistics if kind == "full" else _diagonal_statistics
-        about, sums, found = _near_sums(family, prepared, data, log_weights, n_threads)
-        statistics = make(about, sums, data.n_rows)
-    log_likelihood = sums.log_likelihood
+    found = 0
+
+    def sums_about(prepared: GaussianFactors, about: Array) -> Sums:
+        nonlocal found
+        sums, found = _sums(prepared, data, log_weights, about, n_threads)
+        if found & _mixture.IMPOSSIBLE:
+            _name_impossible(family, data, log_weights)
+        return sums
+
+    statistics, log_likelihood = statistics_from(family, data, sums_about)
     if found & _mixture.NOT_A_NUMBER and len(data.incomplete):
-        rest = _missing_diagonal if kind in ("diag", "spherical") else _missing_full
+        rest = _missing_full if family.covariance_type in ("full", "tied") else _missing_diagonal
         more, its_statistics = rest(family, data, log_weights, n_threads)
         log_likelihood += more
         statistics = statistics + its_statistics
     return log_likelihood, statistics
 
 
+def statistics_from(
+    family: Any, data: Prepared, sums_about: Callable[[GaussianFactors, Array], Sums]
+) -> tuple[Any, float]:
+    """Statistics of complete rows, from sums about any points, and the log-likelihood that came with the sums."""
+    kind = family.covariance_type
+    prepared = family._prepared
+    if kind == "tied":
+        if prepared.kind != _gaussian.FULL:
+            about, sums = _near_sums(family, prepared, data, sums_about)
+            statistics = _tied_statistics(family, data, about, sums)
+            if statistics is not None:
+                return statistics, sums.log_likelihood
+        # Too much would cancel, or the kernel must run with one covariance for each.
+        separate = prepare_gaussians(family.means, _repeated(family), "full")
+        about, sums = _near_sums(family, separate, data, sums_about)
+        return _pooled(_full_statistics(about, sums, data.n_rows)), sums.log_likelihood
+    about, sums = _near_sums(family, prepared, data, sums_about)
+    make = _full_statistics if kind == "full" else diagonal_statistics
+    return make(about, sums, data.n_rows), sums.log_likelihood
+
+
 def _near_sums(
-    family: Any, prepared: GaussianFactors, data: Prepared, log_weights: Array, n_threads: int | None
-) -> tuple[Array, Sums, int]:
-    """The sums about points that are near the new means, these points, and what the kernel found."""
+    family: Any, prepared: GaussianFactors, data: Prepared, sums_about: Callable[[GaussianFactors, Array], Sums]
+) -> tuple[Array, Sums]:
+    """The sums about points that are near the new means, and these points."""
     about = family.means
-    sums, found = _sums(prepared, data, log_weights, about, n_threads)
-    if found & _mixture.IMPOSSIBLE:
-        _name_impossible(family, data, log_weights)
+    sums = sums_about(prepared, about)
     if _too_far(about, sums, data.total if prepared.kind == _gaussian.TIED else None):
         about = about + _shift(sums)
-        sums, found = _sums(prepared, data, log_weights, about, n_threads)
-    return about, sums, found
+        sums = sums_about(prepared, about)
+    return about, sums
 
 
 def _shift(sums: Sums) -> Array:
@@ -284,7 +297,7 @@ def _full_statistics(about: Array, sums: Sums, n_rows: float) -> FullStatistics:
     return FullStatistics(sums.weight, rows, np.where(empty, 0.0, mean), np.where(empty, 0.0, rest), scatter)
 
 
-def _diagonal_statistics(about: Array, sums: Sums, n_rows: float) -> DiagonalStatistics:
+def diagonal_statistics(about: Array, sums: Sums, n_rows: float) -> DiagonalStatistics:
     shift = _shift(sums)
     mean, rest = two_sum(about, shift)
     empty = sums.count == 0
@@ -320,19 +333,22 @@ def _tied_statistics(family: Any, data: Prepared, about: Array, sums: Sums) -> F
     return FullStatistics(sums.weight, rows, np.where(empty, 0.0, mean), np.where(empty, 0.0, rest), scatter)
 
 
-def _missing_diagonal(
-    family: Any, data: Prepared, log_weights: Array, n_threads: int | None
-) -> tuple[float, DiagonalStatistics]:
+def missing_diagonal_factors(family: Any) -> GaussianFactors:
+    """Diagonal or spherical Gaussians as the kernels read them where values may be missing."""
     factors = family.precisions_cholesky
     if factors.ndim == 1:
         factors = np.ascontiguousarray(np.broadcast_to(factors[:, None], family.means.shape))
-    prepared = family._prepared._replace(
-        kind=_gaussian.DIAG_MISSING, factors=factors, log_norm=LOG_2PI - 2 * np.log(factors)
-    )
-    sums, found = _sums(prepared, data.incomplete_part, log_weights, family.means, n_threads)
+    prepared: GaussianFactors = family._prepared
+    return prepared._replace(kind=_gaussian.DIAG_MISSING, factors=factors, log_norm=LOG_2PI - 2 * np.log(factors))
+
+
+def _missing_diagonal(
+    family: Any, data: Prepared, log_weights: Array, n_threads: int | None
+) -> tuple[float, DiagonalStatistics]:
+    sums, found = _sums(missing_diagonal_factors(family), data.incomplete_part, log_weights, family.means, n_threads)
     if found:  # NaN is nothing that it leaves out
         _name_impossible(family, data, log_weights)
-    return sums.log_likelihood, _diagonal_statistics(family.means, sums, 0.0)
+    return sums.log_likelihood, diagonal_statistics(family.means, sums, 0.0)
 
 
 def _missing_full(

@@ -1,0 +1,246 @@
+"""What hidden Markov models of every family share: sequences, recursions over them, the E-step.
+
+A hidden Markov model is p(z_1) prod_t p(z_t | z_{t-1}) prod_t p(x_t | z_t), with the states' emissions of one family.
+Gaussians and one categorical column go from the data to the results without an array of log-densities (`_Emitting`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgen._hmm_recursions import Chain, Layout, Moments, Outcome, Recursions, as_offsets
+from fastgen._kernels import _gaussian, _hmm
+from fastgen._missing import Index
+from fastgen._validation import BLOCK_ROWS, Array, Data, refuse_infinity
+from fastgen.families import Categorical, Gaussian
+from fastgen.families._gaussian_em import (
+    Prepared,
+    Sums,
+    diagonal_statistics,
+    missing_diagonal_factors,
+    statistics_from,
+)
+from fastgen.kernels import GaussianFactors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HMMStatistics:
+    """What an E-step returns: small, picklable, and ``a + b`` is that of both sets of sequences."""
+
+    log_likelihood: float
+    """sum_s w_s log p(sequence s), in nats."""
+    start: Array
+    """(K,) expected number of sequences that start in each state"""
+    transitions: Array
+    """(K, K) expected number of transitions from state i to state j"""
+    components: Any
+    """Statistics of the states' emissions, each step weighted by its posterior."""
+
+    def __add__(self, other: "HMMStatistics") -> "HMMStatistics":
+        if not isinstance(other, HMMStatistics):
+            return NotImplemented
+        return HMMStatistics(
+            self.log_likelihood + other.log_likelihood,
+            self.start + other.start,
+            self.transitions + other.transitions,
+            self.components + other.components,
+        )
+
+    def __mul__(self, factor: float) -> "HMMStatistics":
+        """The statistics of the same sequences with all weights multiplied."""
+        return HMMStatistics(
+            self.log_likelihood * factor, self.start * factor, self.transitions * factor, self.components * factor
+        )
+
+
+class Sequences:
+    """Sequences that lie one after the other in the rows of one array, checked by the caller.
+
+    One object for all passes over the same data: what is found out about them is kept.
+    """
+
+    def __init__(self, X: Data, lengths: ArrayLike | None = None, weights: Array | None = None) -> None:
+        self.X = X
+        self.weights = weights
+        """(S,) weight of each sequence, or None"""
+        self.layout = Layout(as_offsets(lengths, len(X)), weights)
+        self.missing = False
+        """Whether missing values were found."""
+
+    @property
+    def lengths(self) -> Index:
+        """(S,)."""
+        return np.diff(self.layout.offsets)
+
+    @cached_property
+    def row_weights(self) -> Array | None:
+        """(n,) the weight of each row's sequence."""
+        return None if self.weights is None else np.repeat(self.weights, self.lengths)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """What the E-step of Gaussians needs."""
+        return Prepared(self.X, self.row_weights)
+
+    @cached_property
+    def incomplete(self) -> bool:
+        """Whether a value is missing; an infinity is an error."""
+        refuse_infinity(self.X)
+        return any(np.isnan(self.X[i : i + BLOCK_ROWS]).any() for i in range(0, len(self.X), BLOCK_ROWS))
+
+    @cached_property
+    def codes(self) -> NDArray[np.intp]:
+        """The first column as category codes: -1 is missing."""
+        column = self.X[:, 0]
+        if column.dtype.kind in "iub":
+            codes: NDArray[np.intp] = np.ascontiguousarray(column, np.intp)
+            wrong = codes < 0
+        else:
+            refuse_infinity(self.X)
+            known = ~np.isnan(column)
+            codes = np.full(len(column), -1, np.intp)
+            codes[known] = column[known]
+            wrong = known & ((codes != column) | (column < 0))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(f"X must hold category codes 0, 1, 2, ..., but row {row} holds {column[row]}")
+        return codes
+
+
+class _MissingFoundError(Exception):
+    """The kernel came across missing values that it was not told of."""
+
+
+class _Emitting(Recursions):
+    """Recursions over what the states of a family emit."""
+
+    def __init__(self, model: "HiddenMarkov", sequences: Sequences, n_threads: int | None) -> None:
+        self.sequences = sequences
+        self.family = model.family
+        self.factors: GaussianFactors | None = None
+        X, K = sequences.X, len(model.startprob)
+        step_ns = 2.0
+        if isinstance(self.family, Gaussian) and not (
+            sequences.missing and self.family.covariance_type in ("full", "tied")
+        ):
+            d = X.shape[1]
+            missing = sequences.missing
+            self.factors = missing_diagonal_factors(self.family) if missing else self.family._prepared
+            emissions = self.gaussian_emissions(self.factors)
+            step_ns += self.factors.fmas_per_row / K / 8 + d / 16
+        elif isinstance(self.family, Categorical) and X.shape[1] == 1:
+            emissions = self.table_emissions(K)
+        else:
+            refuse_infinity(X)
+            logs = self.family.log_density(X, n_threads=n_threads)
+            emissions = _hmm.Emissions(_hmm.LOGS, logs, K)
+        super().__init__(emissions, model.chain, sequences.layout, step_ns, n_threads)
+
+    def gaussian_emissions(self, factors: GaussianFactors) -> _hmm.Emissions:
+        """Of the rows of X."""
+        kind, means, U, log_norm, centre, _ = factors
+        return _hmm.Emissions(kind, self.sequences.X, self.family.n_components, means, U, log_norm, centre)
+
+    def table_emissions(self, K: int) -> _hmm.Emissions:
+        """Of category codes: one row of the table for each, one of zeros for codes it does not have, one for NaN."""
+        table = self.family.probabilities[:, 0, :].T
+        C = len(table)
+        codes = self.sequences.codes
+        if codes.min() < 0 or codes.max() >= C:
+            codes = np.where(codes < 0, C + 1, np.minimum(codes, C))
+        table = np.concatenate([table, np.zeros((1, K)), np.ones((1, K))])
+        top = table.max(axis=1)
+        scaled = table / np.where(top > 0, top, 1.0)[:, None]
+        with np.errstate(divide="ignore"):
+            return _hmm.Emissions(_hmm.TABLE, np.ascontiguousarray(scaled), K, symbols=codes, top=np.log(top))
+
+    def _look_closer(self) -> None:
+        if self.factors is not None and not self.sequences.missing and self.sequences.incomplete:
+            raise _MissingFoundError
+
+    def e_step(self) -> tuple[Outcome, Any]:
+        """The outcome, and the statistics of the family."""
+        X, K = self.sequences.X, self.chain.K
+        d = X.shape[1]
+        fused = self.factors is not None
+        if self.factors is not None and self.factors.kind == _gaussian.FULL:
+            fused = d <= 112 and K * d * d <= 1 << 18  # see by_rows in mixture.h
+        if not fused:
+            posterior = np.empty((len(X), K))
+            outcome = self.forward_backward(posterior, transitions=True)
+            return outcome, self.family.statistics(X, posterior, n_threads=self.n_threads)
+        outcomes = []
+
+        def sums_about(factors: GaussianFactors, about: Array) -> Sums:
+            full = factors.kind == _gaussian.FULL
+            self.emissions = self.gaussian_emissions(factors)
+            shape = (K, d, d) if full else (K, d)
+            moments = Moments(about, full, np.zeros(K), np.zeros((K, d)), np.zeros(shape), np.zeros((K, d)))
+            outcome = self.forward_backward(transitions=True, moments=moments)
+            outcomes.append(outcome)
+            if full:
+                moments.second += np.triu(moments.second, 1).mT
+            if factors.kind != _gaussian.DIAG_MISSING:
+                moments.count = np.repeat(moments.weight[:, None], d, axis=1)
+            return Sums(0.0, moments.weight, moments.first, moments.second, moments.count)
+
+        if self.sequences.missing:
+            factors = cast(GaussianFactors, self.factors)
+            statistics: Any = diagonal_statistics(self.family.means, sums_about(factors, self.family.means), 0.0)
+        else:
+            statistics, _ = statistics_from(self.family, self.sequences.prepared, sums_about)
+        for start, stop, posterior in outcomes[-1].rest:
+            statistics = statistics + self.family.statistics(X[start:stop], posterior)
+        return outcomes[-1], statistics
+
+
+@dataclass(frozen=True)
+class HiddenMarkov:
+    """The parameters of a hidden Markov model."""
+
+    startprob: Array
+    """(K,) p(z_1)"""
+    transmat: Array
+    """(K, K) p(z_t = j | z_{t-1} = i)"""
+    family: Any
+
+    @cached_property
+    def chain(self) -> Chain:
+        """Start and transition probabilities, as the kernels read them."""
+        return Chain(np.ascontiguousarray(self.startprob, np.float64), np.ascontiguousarray(self.transmat, np.float64))
+
+    def _with(self, sequences: Sequences, n_threads: int | None, run: Callable[[_Emitting], T]) -> T:
+        try:
+            return run(_Emitting(self, sequences, n_threads))
+        except _MissingFoundError:
+            sequences.missing = True
+            sequences.layout.wide.clear()
+            return run(_Emitting(self, sequences, n_threads))
+
+    def log_prob(self, sequences: Sequences, n_threads: int | None = None) -> Array:
+        """log p(sequence) of each, (S,); -inf if it is impossible."""
+        return self._with(sequences, n_threads, lambda recursions: recursions.log_likelihoods())
+
+    def posterior(self, sequences: Sequences, n_threads: int | None = None) -> tuple[Array, Array]:
+        """log p(sequence), (S,), and p(z_t | sequence), (n, K). An impossible sequence is a ValueError."""
+        out = np.empty((len(sequences.X), len(self.startprob)))
+        found = self._with(sequences, n_threads, lambda recursions: recursions.forward_backward(out))
+        return found.log_likelihoods, out
+
+    def viterbi(self, sequences: Sequences, n_threads: int | None = None) -> tuple[Array, Index]:
+        """log p(sequence, path) of the most probable path of each, (S,), and these paths, (n,)."""
+        path = np.empty(len(sequences.X), np.intp)
+        return self._with(sequences, n_threads, lambda recursions: recursions.viterbi(path)), path
+
+    def e_step(self, sequences: Sequences, n_threads: int | None = None) -> HMMStatistics:
+        """Log-likelihood and statistics of all sequences. An impossible sequence is a ValueError."""
+        found, components = self._with(sequences, n_threads, lambda recursions: recursions.e_step())
+        log_likelihoods = found.log_likelihoods
+        total = log_likelihoods.sum() if sequences.weights is None else sequences.weights @ log_likelihoods
+        return HMMStatistics(float(total), found.start, found.transitions, components)

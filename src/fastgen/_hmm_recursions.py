@@ -1,0 +1,1004 @@
+"""The recursions of hidden Markov models over sequences: which kernel runs where, on which threads.
+
+Three kernels of ``_kernels/hmm.h`` give the same results:
+
+- *lanes*: 8 pieces of sequences side by side in the lanes of vectors, groups of 8 on threads. Long sequences are cut; a
+  piece then starts a warm-up before its first step, from a flat distribution, and goes on for one beyond its last. That
+  both have forgotten where they started is checked at each cut, to rounding. A probe finds how long they must be; where
+  no length will do, sequences are not cut.
+- *rows*: one sequence after the other, states along the vectors, for what would leave lanes empty.
+- *wide*: the same in numbers with exponents of their own, where likelihoods scaled by their maxima would underflow:
+  transitions that are (almost) impossible, together with strong evidence.
+
+What runs depends on the data and the parameters, never on the number of threads.
+"""
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastgen._kernels import _hmm
+from fastgen._missing import Index
+from fastgen._parallel import Body, run_chunks
+from fastgen._validation import Array, Data, as_floats, as_out, as_weights
+
+_LANES = _hmm.LANES
+_SAFE = 1e-40  # transition probabilities from which on nothing can underflow that matters
+_WARM = 64  # steps: the shortest warm-up
+_CONVERGED = 1e-13
+_CONVERGED_PATH = 1e-10
+_STEP_NS = 1.0  # of one state: a guess, decides only about threads
+
+
+class Chain:
+    """Start and transition probabilities, as the kernels read them."""
+
+    def __init__(self, startprob: Array, transmat: Array) -> None:
+        self.startprob = startprob
+        self.transmat = transmat
+        self.K = len(startprob)
+
+    @cached_property
+    def safe(self) -> bool:
+        """Whether scaled recursions cannot lose a state that matters later."""
+        return bool(self.transmat.min() >= _SAFE)
+
+    @cached_property
+    def lanes(self) -> tuple[Array, Array, Array]:
+        """Start, A and A^T, padded for lanes."""
+        step = _hmm.states(self.K)
+        A = _padded(self.transmat, step, step)
+        return _padded(self.startprob[None], 1, step)[0], A, np.ascontiguousarray(A.T)
+
+    @cached_property
+    def rows(self) -> tuple[Array, Array, Array]:
+        """Start (P,), A and A^T (K, P)."""
+        P = -(-self.K // 8) * 8
+        start = _padded(self.startprob[None], 1, P)[0]
+        return start, _padded(self.transmat, self.K, P), _padded(self.transmat.T, self.K, P)
+
+    @cached_property
+    def wide(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """The same as mantissas and exponents."""
+        start, A, AT = map(_mantissa_exponent, self.rows)
+        return *start, *A, *AT
+
+    @cached_property
+    def logs(self) -> tuple[Array, Array]:
+        """Logarithms of start and A; -inf for 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.startprob), np.log(self.transmat)
+
+    @cached_property
+    def log_rows(self) -> tuple[Array, Array]:
+        """The same, padded with -inf to (P,) and (K, P)."""
+        P = -(-self.K // 8) * 8
+        start, A = self.logs
+        return _padded(start[None], 1, P, -np.inf)[0], _padded(A, self.K, P, -np.inf)
+
+
+def _padded(array: Array, rows: int, columns: int, value: float = 0.0) -> Array:
+    out = np.full((rows, columns), value)
+    out[: array.shape[0], : array.shape[1]] = array
+    return out
+
+
+def _mantissa_exponent(array: Array) -> tuple[Array, Array]:
+    """x = m 2^e, m in [1, 2), or 0."""
+    mantissa, exponent = np.frexp(array)
+    zero = mantissa == 0
+    return np.ascontiguousarray(2 * mantissa), np.where(zero, -(2.0**1000), exponent - 1.0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pieces of sequences run in which lane."""
+
+    schedule: _hmm.Schedule
+    groups: int
+    tiles: int
+    sequence: Index
+    """(pieces,) the sequence of each"""
+    order: Index
+    """Pieces in the order of the data."""
+    joints: tuple[Index, Index]
+    """Lanes that are cut from one sequence: the lane before and the lane behind each cut."""
+
+    @property
+    def pieces(self) -> int:
+        """How many."""
+        return len(self.sequence)
+
+    @property
+    def n_lanes(self) -> int:
+        """With the empty ones."""
+        return self.groups * _LANES
+
+
+def _plan(offsets: Index, selected: Index, target: int, warm: int, cut: bool, weights: Array | None) -> "Plan | None":
+    """Lay out sequences in lanes of about ``target`` steps; None if lanes would mostly be empty."""
+    lengths = offsets[selected + 1] - offsets[selected]
+    ends = np.cumsum(lengths)
+    n = int(ends[-1])
+    lanes = _LANES * max(1, round(n / (target * _LANES)))
+    if cut:  # a warm-up must not cost more than a part of the work
+        lanes = min(lanes, max(_LANES, n // (4 * warm) // _LANES * _LANES))
+        cut = n // lanes >= 4 * warm
+    ideal = np.arange(1, lanes) * n // lanes
+    starts = ends - lengths
+    nearest = starts[np.minimum(np.searchsorted(starts, ideal), len(starts) - 1)]
+    below = starts[np.maximum(np.searchsorted(starts, ideal, side="right") - 1, 0)]
+    snapped = np.where(np.abs(nearest - ideal) < np.abs(below - ideal), nearest, below)
+    if cut:
+        snapped = np.where(np.abs(snapped - ideal) <= n // lanes // 8, snapped, ideal)
+    cuts = np.unique(np.concatenate([[0], snapped]))
+    if len(cuts) < _LANES // 2:
+        return None
+    begin = np.union1d(cuts, starts)
+    length = np.diff(begin, append=n)
+    sequence = np.searchsorted(ends, begin, side="right")
+    lane = np.searchsorted(cuts, begin, side="right") - 1
+    before = begin - starts[sequence]
+    after = ends[sequence] - begin - length
+    sizes = np.diff(cuts, append=n)
+    ranks = np.empty(len(cuts), np.intp)
+    ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(cuts))
+    into = np.argsort(ranks[lane], kind="stable")  # pieces in the order of their lanes
+    groups = -(-len(cuts) // _LANES)
+    counts = np.zeros(groups * _LANES, np.intp)
+    np.add.at(counts, ranks[lane], 1)
+    first = np.flatnonzero(np.isin(begin, cuts) & (before > 0))  # pieces that go on where the lane before ended
+    kind = np.where(before == 0, _hmm.BEGINS, 0) | np.where(after == 0, _hmm.ENDS, 0)
+    row = offsets[selected][sequence] + before
+    order = np.empty(len(into), np.intp)
+    order[into] = np.arange(len(into))
+    schedule = _hmm.Schedule(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.ascontiguousarray(row[into]),
+        np.ascontiguousarray(length[into]),
+        np.ascontiguousarray(before[into]),
+        np.ascontiguousarray(after[into]),
+        kind[into].astype(np.int32),
+        None if weights is None else np.ascontiguousarray(weights[selected][sequence][into]),
+    )
+    tiles = int(sizes.max()) // _hmm.STEPS + 2
+    joints = ranks[lane[first] - 1], ranks[lane[first]]
+    return Plan(schedule, groups, tiles, selected[sequence][into], order, joints)
+
+
+class Layout:
+    """Sequences that lie one after the other in n rows, and what was found out about them: good for many passes."""
+
+    def __init__(self, offsets: Index, weights: Array | None = None) -> None:
+        self.offsets = offsets
+        """(S + 1,)"""
+        self.weights = weights
+        """(S,) or None"""
+        self.warm: int | None = None
+        """Steps of a warm-up; 0: chains forget too slowly."""
+        self.wide: set[int] = set()
+        """Sequences that underflowed."""
+        self._plans: dict[Hashable, Plan | None] = {}
+        self._buffers: dict[Hashable, Array] = {}
+
+    @property
+    def n_sequences(self) -> int:
+        """S."""
+        return len(self.offsets) - 1
+
+    def plan(self, selected: Index, target: int, warm: int) -> Plan | None:
+        """See `_plan`."""
+        key = target, warm, len(selected), tuple(sorted(self.wide))
+        if key not in self._plans:
+            self._plans[key] = _plan(self.offsets, selected, target, warm or _WARM, warm > 0, self.weights)
+        return self._plans[key]
+
+    def buffer(self, key: Hashable, size: int) -> Array:
+        """Memory with whatever is left in it: new memory costs more than the work on it."""
+        key = threading.get_ident(), key
+        found = self._buffers.get(key)
+        if found is None or len(found) < size:
+            found = self._buffers[key] = np.zeros(size)
+        return found[:size]
+
+
+@dataclass
+class Moments:
+    """What the kernel sums up of Gaussian data, about the points ``about`` (K, d)."""
+
+    about: Array
+    full: bool
+    weight: Array
+    first: Array
+    second: Array
+    count: Array
+
+
+@dataclass
+class Outcome:
+    """What a pass forward and backward found."""
+
+    log_likelihoods: Array
+    start: Array
+    transitions: Array
+    moments: Moments | None
+    rest: list[tuple[int, int, Array]]
+    """Where moments were wanted: first row, end, and posterior of the sequences that are not in the moments."""
+
+
+class Recursions:
+    """The recursions for one set of parameters over one layout."""
+
+    def __init__(
+        self,
+        emissions: _hmm.Emissions,
+        chain: Chain,
+        layout: Layout,
+        step_ns: float = 2.0,
+        n_threads: int | None = None,
+    ) -> None:
+        self.emissions = emissions
+        self.chain = chain
+        self.layout = layout
+        self.n_threads = n_threads
+        K = chain.K
+        self.step_ns = K * (step_ns + K / 4.0)
+        lengths = np.diff(layout.offsets)
+        self.nonempty = np.flatnonzero(lengths)
+
+    # Lanes ------------------------------------------------------------------------------------------------------------
+
+    def _selected(self) -> tuple[Index, Index]:
+        """Sequences for lanes or rows, and for the wide kernel."""
+        if not self.chain.safe:
+            return self.nonempty[:0], self.nonempty
+        wide = np.array(sorted(self.layout.wide), np.intp)
+        return np.setdiff1d(self.nonempty, wide, assume_unique=True), wide
+
+    def _target(self, keep: bool, warm: int) -> int:
+        """Steps of a lane: what is kept of a group should stay in the caches, but warm-ups be a small part."""
+        if not keep:
+            return max(16 * warm, 4096)
+        return max(8 * warm, 256, 8192 // self.chain.K)
+
+    def _find_warm(self, selected: Index) -> int:
+        """The length of warm-ups: where the state after it does not depend on its start, at 8 places."""
+        layout = self.layout
+        if layout.warm is not None:
+            return layout.warm
+        layout.warm = _WARM
+        lengths = layout.offsets[selected + 1] - layout.offsets[selected]
+        long = selected[lengths >= 16 * _WARM]
+        n = int(lengths.sum())
+        if not len(long) or n < 4 * _LANES * _WARM:
+            return _WARM
+        ends = np.cumsum(layout.offsets[long + 1] - layout.offsets[long])
+        places = (np.arange(1, _LANES + 1) * ends[-1]) // (_LANES + 1)
+        which = long[np.searchsorted(ends, places, side="right")]
+        row = (
+            layout.offsets[which]
+            + (layout.offsets[which + 1] - layout.offsets[which])
+            - (ends[np.searchsorted(ends, places, side="right")] - places)
+        )
+        before = row - layout.offsets[which]
+        ones = np.ones(_LANES, np.intp)
+        schedule = _hmm.Schedule(
+            np.arange(_LANES + 1), row, ones, before, 0 * ones, np.full(_LANES, _hmm.ENDS, np.int32)
+        )
+        start, A, _ = self.chain.lanes
+        K = self.chain.K
+        states = []
+        warm = _WARM
+        work = np.zeros(_hmm.work_size(self.emissions, K, 1, False, False, False))
+        while True:
+            warmed = np.empty((_LANES, K))
+            _hmm.score(
+                self.emissions, K, start, A, schedule, 0, 1, warm, np.empty((_LANES, 2)), warmed, warmed.copy(), work
+            )
+            states.append(warmed)
+            if len(states) > 1 and _agree(states[-2], states[-1], _CONVERGED / 10):
+                layout.warm = warm // 2
+                break
+            if 4 * _LANES * warm > n:
+                layout.warm = 0
+                break
+            warm *= 2
+        return layout.warm
+
+    def _lengthen(self, n: int) -> None:
+        """A warm-up was too short somewhere."""
+        warm = 4 * (self.layout.warm or 0)
+        self.layout.warm = warm if 4 * _LANES * warm <= n else 0
+
+    def _run_groups(self, plan: Plan, body: Callable[[int, int, int], None], parts: int | None = None) -> int:
+        """Call body(part, first group, end) for fixed parts of the groups, on threads; returns how many parts."""
+        parts = plan.groups if parts is None else min(parts, plan.groups)
+        edges = np.arange(parts + 1) * plan.groups // parts
+
+        def make_body() -> Body:
+            def run(first: int, last: int) -> None:
+                for part in range(first, last):
+                    body(part, int(edges[part]), int(edges[part + 1]))
+
+            return run
+
+        cost = plan.groups * plan.tiles * _hmm.STEPS * _LANES * self.step_ns
+        run_chunks(make_body, parts, 1, cost, self.n_threads)
+        return parts
+
+    def _in_lanes(
+        self, selected: Index, keep: bool, run: Callable[[Plan, int], tuple[Array, bool]]
+    ) -> tuple[Plan | None, Array]:
+        """Lay out, run, check the cuts, and again until they hold; the logs of the pieces."""
+        n = int((self.layout.offsets[selected + 1] - self.layout.offsets[selected]).sum())
+        while True:
+            warm = self._find_warm(selected)
+            plan = self.layout.plan(selected, self._target(keep, warm), warm)
+            if plan is None:
+                return None, np.empty((0, 2))
+            logs, converged = run(plan, warm)
+            if converged or not len(plan.joints[0]):
+                return plan, logs
+            self._lengthen(n)
+
+    def _by_sequence(self, plan: Plan, logs: Array, out: Array) -> Index:
+        """Add the logs of the pieces up into those of their sequences; returns the sequences that are not finite."""
+        ordered = logs[plan.order]
+        sequence = plan.sequence[plan.order]
+        first = np.flatnonzero(np.diff(sequence, prepend=-1))
+        total = np.add.reduceat(ordered.sum(axis=1, dtype=np.longdouble), first).astype(np.float64)
+        out[sequence[first]] = total
+        return sequence[first][~np.isfinite(total)]
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    def log_likelihoods(self) -> Array:
+        """log p of each sequence, (S,); -inf if it is impossible."""
+        out = np.zeros(self.layout.n_sequences)
+        start, A, _ = self.chain.lanes
+        K = self.chain.K
+        selected, wide = self._selected()
+
+        def run(plan: Plan, warm: int) -> tuple[Array, bool]:
+            logs = np.zeros((plan.pieces, 2))
+            warmed, end = np.zeros((plan.n_lanes, K)), np.zeros((plan.n_lanes, K))
+
+            def body(_: int, first: int, stop: int) -> None:
+                work = self.layout.buffer("score", _hmm.work_size(self.emissions, K, 1, False, False, False))
+                _hmm.score(self.emissions, K, start, A, plan.schedule, first, stop, warm, logs, warmed, end, work)
+
+            self._run_groups(plan, body)
+            before, behind = plan.joints
+            return logs, _agree(warmed[behind], end[before])
+
+        if len(selected):
+            plan, logs = self._in_lanes(selected, False, run)
+            if plan is None:
+                bad = self._rows(selected, out)
+            else:
+                bad = self._by_sequence(plan, logs, out)
+            wide = np.concatenate([wide, bad])
+        for _, sequence, impossible in self._wide(wide, out):
+            if impossible >= 0:
+                out[sequence] = -np.inf
+        return out
+
+    def forward_backward(
+        self, posterior: Array | None = None, *, transitions: bool = False, moments: Moments | None = None
+    ) -> Outcome:
+        """Everything else: fills ``posterior`` (n, K), if given, and ``moments``.
+
+        Raises
+        ------
+        ValueError
+            A sequence is impossible; the step is named.
+        """
+        layout, K = self.layout, self.chain.K
+        out = Outcome(np.zeros(layout.n_sequences), np.zeros(K), np.zeros((K, K)), moments, [])
+        selected, wide = self._selected()
+        if len(selected):
+            plan, logs = self._in_lanes(
+                selected, True, lambda plan, warm: self._e_step(plan, warm, posterior, transitions, out)
+            )
+            bad = self._by_sequence(plan, logs, out.log_likelihoods) if plan is not None else None
+            if bad is None:
+                bad = self._rows(selected, out.log_likelihoods, out, posterior, transitions, moments is not None)
+            elif len(bad):  # their part in the sums is of no use: do without them
+                layout.wide.update(int(sequence) for sequence in bad)
+                return self.forward_backward(posterior, transitions=transitions, moments=moments)
+            wide = np.concatenate([wide, bad])
+        elif moments is not None:
+            for array in (moments.weight, moments.first, moments.second, moments.count):
+                array[...] = 0.0
+        for _, sequence, impossible in self._wide(
+            wide, out.log_likelihoods, out, posterior, transitions, moments is not None
+        ):
+            if impossible >= 0:
+                row = layout.offsets[sequence] + impossible
+                raise ValueError(f"row {row} is impossible: no state can be at that step of sequence {sequence}")
+        return out
+
+    def _e_step(
+        self, plan: Plan, warm: int, posterior: Array | None, transitions: bool, out: Outcome
+    ) -> tuple[Array, bool]:
+        K = self.chain.K
+        start, A, AT = self.chain.lanes
+        logs = np.zeros((plan.pieces, 2))
+        warm_a, end_a, warm_w, end_w = np.zeros((4, plan.n_lanes, K))
+        parts = min(plan.groups, 32)
+        firsts, counts = np.zeros((parts, K)), np.zeros((parts, K, K))
+        moments = out.moments
+        sums: dict[str, Any] = {}
+        if moments is not None:
+            d = moments.about.shape[1]
+            size = d * d if moments.full else d
+            about = _padded(moments.about, K, -(-d // 8) * 8 | 8)  # row_step in gaussian.h
+            sums = {
+                "weight": np.zeros((parts, K)),
+                "moment1": np.zeros((parts, K, d)),
+                "moment2": np.zeros((parts, K, size)),
+                "count": np.zeros((parts, K, d)),
+            }
+
+        def body(part: int, first: int, stop: int) -> None:
+            size = _hmm.work_size(self.emissions, K, plan.tiles, True, transitions, moments is not None)
+            work = self.layout.buffer("e_step", size)
+            more = {name: array[part] for name, array in sums.items()}
+            if more:
+                more["about"] = about
+            _hmm.e_step(
+                self.emissions,
+                K,
+                start,
+                A,
+                AT,
+                plan.schedule,
+                first,
+                stop,
+                warm,
+                plan.tiles,
+                logs,
+                warm_a,
+                end_a,
+                warm_w,
+                end_w,
+                work,
+                posterior,
+                firsts[part] if transitions else None,
+                counts[part] if transitions else None,
+                **more,
+            )
+
+        self._run_groups(plan, body, parts)
+        if transitions:
+            out.start = firsts.sum(axis=0)
+            out.transitions = counts.sum(axis=0) * self.chain.transmat
+        if moments is not None:
+            moments.weight[...] = sums["weight"].sum(axis=0)
+            moments.first[...] = sums["moment1"].sum(axis=0)
+            moments.second[...] = sums["moment2"].sum(axis=0).reshape(moments.second.shape)
+            moments.count[...] = sums["count"].sum(axis=0)
+        before, behind = plan.joints
+        return logs, _agree(warm_a[behind], end_a[before]) and _agree(warm_w[before], end_w[behind])
+
+    # One sequence at a time -------------------------------------------------------------------------------------------
+
+    def _each(self, sequences: Index, run: Callable[[int, int, int, int], None], factor: float) -> None:
+        """Call run(number, sequence, first row, length) for each, on threads."""
+        offsets = self.layout.offsets
+
+        def make_body() -> Body:
+            def body(first: int, last: int) -> None:
+                for i in range(first, last):
+                    s = int(sequences[i])
+                    run(i, s, int(offsets[s]), int(offsets[s + 1] - offsets[s]))
+
+            return body
+
+        n = float((offsets[sequences + 1] - offsets[sequences]).sum())
+        run_chunks(make_body, len(sequences), 1, n * self.step_ns * factor, self.n_threads)
+
+    def _weight(self, sequence: int) -> float:
+        return 1.0 if self.layout.weights is None else float(self.layout.weights[sequence])
+
+    def _rows(
+        self,
+        sequences: Index,
+        log_likelihoods: Array,
+        out: Outcome | None = None,
+        posterior: Array | None = None,
+        transitions: bool = False,
+        moments: bool = False,
+    ) -> Index:
+        """Sequence by sequence, states along the vectors; returns those that are not finite."""
+        start, A, AT = self.chain.rows
+        K, P = A.shape
+        logs = np.zeros((len(sequences), 2))
+        firsts = np.zeros((len(sequences), K)) if transitions else None
+        counts = np.zeros((len(sequences), K, P)) if transitions else None
+        parts: list[Any] = [None] * len(sequences)
+        keep = out is not None
+
+        def run(i: int, s: int, row: int, n: int) -> None:
+            part = posterior[row : row + n] if posterior is not None else np.empty((n, K)) if moments else None
+            parts[i] = (row, row + n, part)
+            work = self.layout.buffer("rows", _hmm.sequence_size(self.emissions, K, n, keep, False))
+            _hmm.sequence(
+                self.emissions,
+                start,
+                A,
+                AT,
+                row,
+                n,
+                self._weight(s),
+                logs[i],
+                work,
+                part,
+                None if firsts is None else firsts[i],
+                None if counts is None else counts[i],
+            )
+
+        self._each(sequences, run, 2.0)
+        log_likelihoods[sequences] = logs.sum(axis=1)
+        good = np.isfinite(log_likelihoods[sequences])
+        if out is not None:
+            if firsts is not None and counts is not None:
+                out.start = out.start + firsts[good].sum(axis=0)
+                out.transitions = out.transitions + counts[good, :, :K].sum(axis=0) * self.chain.transmat
+            if moments:
+                out.rest += [parts[i] for i in np.flatnonzero(good)]
+                if out.moments is not None:
+                    for array in (out.moments.weight, out.moments.first, out.moments.second, out.moments.count):
+                        array[...] = 0.0
+        return sequences[~good]
+
+    def _wide(
+        self,
+        sequences: Index,
+        log_likelihoods: Array,
+        out: Outcome | None = None,
+        posterior: Array | None = None,
+        transitions: bool = False,
+        moments: bool = False,
+    ) -> list[tuple[int, int, int]]:
+        """The same for any range of numbers; (number, sequence, first impossible step or -1) of each."""
+        if not len(sequences):
+            return []
+        self._look_closer()
+        K = self.chain.K
+        P = self.chain.rows[1].shape[1]
+        logs = np.zeros((len(sequences), 2))
+        firsts = np.zeros((len(sequences), K)) if transitions else None
+        counts = np.zeros((len(sequences), K, P)) if transitions else None
+        parts: list[Any] = [None] * len(sequences)
+        found: list[tuple[int, int, int]] = [(0, 0, 0)] * len(sequences)
+        keep = out is not None
+
+        def run(i: int, s: int, row: int, n: int) -> None:
+            emissions, first_row = self._wide_emissions(row, n)
+            part = posterior[row : row + n] if posterior is not None else np.empty((n, K)) if moments else None
+            parts[i] = (row, row + n, part)
+            work = self.layout.buffer("wide", _hmm.sequence_size(emissions, K, n, keep, True))
+            impossible = _hmm.wide_sequence(
+                emissions,
+                *self.chain.wide,
+                first_row,
+                n,
+                self._weight(s),
+                logs[i],
+                work,
+                part,
+                None if firsts is None else firsts[i],
+                None if counts is None else counts[i],
+            )
+            found[i] = (i, s, impossible)
+
+        self._each(sequences, run, 10.0)
+        log_likelihoods[sequences] = np.where(np.isneginf(logs[:, 0]), -np.inf, logs.sum(axis=1))
+        if out is not None:
+            if firsts is not None and counts is not None:
+                out.start = out.start + firsts.sum(axis=0)
+                out.transitions = out.transitions + counts[:, :, :K].sum(axis=0)
+            if moments:
+                out.rest += parts
+        return found
+
+    def _wide_emissions(self, row: int, n: int) -> tuple[_hmm.Emissions, int]:
+        """Emissions that are safe to take logarithms of."""
+        return self.emissions, row
+
+    def _look_closer(self) -> None:
+        """A log-likelihood is not finite: raise what must be raised if it is NaN."""
+
+    # Viterbi ----------------------------------------------------------------------------------------------------------
+
+    def viterbi(self, path: Index) -> Array:
+        """log p(path, data) of the most probable paths, (S,), which are put into ``path`` (n,).
+
+        -inf, and -1 in the path, for sequences that are impossible.
+        """
+        layout, K = self.layout, self.chain.K
+        out = np.zeros(layout.n_sequences)
+        start, log_A = self.chain.logs
+        bad = False
+
+        def run(plan: Plan, warm: int) -> tuple[Array, bool]:
+            nonlocal bad
+            logs = np.zeros((plan.pieces, 2))
+            warmed, end = np.zeros((2, plan.n_lanes, K))
+            entry, exits = np.zeros((2, plan.n_lanes), np.intp)
+
+            def body(_: int, first: int, stop: int) -> None:
+                nonlocal bad
+                work = layout.buffer("viterbi", _hmm.viterbi_size(self.emissions, K, plan.tiles, warm))
+                if _hmm.viterbi(
+                    self.emissions,
+                    start,
+                    log_A,
+                    plan.schedule,
+                    first,
+                    stop,
+                    warm,
+                    plan.tiles,
+                    logs,
+                    path,
+                    warmed,
+                    end,
+                    entry,
+                    exits,
+                    work,
+                ):
+                    bad = True
+
+            self._run_groups(plan, body)
+            before, behind = plan.joints
+            same = bool((exits[before] == entry[behind]).all())
+            return logs, same and _agree_in_logs(warmed[behind], end[before])
+
+        if len(self.nonempty):
+            # Where A has zeros, the probe's filter may never forget, but paths may still meet.
+            if not self.chain.safe and layout.warm is None:
+                layout.warm = 4 * _WARM
+            plan, logs = self._in_lanes(self.nonempty, True, run)
+            if plan is not None:
+                with np.errstate(invalid="ignore"):
+                    low = np.where(np.isfinite(logs[:, 0]), logs[:, 1], 0.0)
+                self._by_sequence(plan, np.stack([logs[:, 0], low], axis=1), out)
+            else:
+                bad = self._viterbi_rows(path, out)
+            if bad:
+                self._look_closer()
+        for sequence in np.flatnonzero(np.isneginf(out)):
+            path[layout.offsets[sequence] : layout.offsets[sequence + 1]] = -1
+        return out
+
+    def _viterbi_rows(self, path: Index, out: Array) -> bool:
+        start, log_A = self.chain.log_rows
+        K, P = log_A.shape
+        logs = np.zeros((len(self.nonempty), 2))
+        found = np.zeros(len(self.nonempty), bool)
+
+        def run(i: int, s: int, row: int, n: int) -> None:
+            back = np.empty(n * P * (1 if K <= 256 else 2), np.uint8)
+            work = self.layout.buffer("viterbi rows", _hmm.sequence_size(self.emissions, K, n, False, False))
+            part = path[row : row + n]
+            found[i] = _hmm.viterbi_rows(self.emissions, start, log_A, row, n, logs[i], part, back, work)
+
+        self._each(self.nonempty, run, 2.0)
+        out[self.nonempty] = np.where(np.isneginf(logs[:, 0]), -np.inf, logs.sum(axis=1))
+        return bool(found.any())
+
+
+def _agree(a: Array, b: Array, tolerance: float = _CONVERGED) -> bool:
+    """Whether states are the same to rounding; what is not finite is dealt with elsewhere."""
+    return not bool((np.abs(a - b) > tolerance * b + 1e-300).any())
+
+
+def _agree_in_logs(a: Array, b: Array) -> bool:
+    with np.errstate(invalid="ignore"):
+        return not bool((np.abs(a - b) > _CONVERGED_PATH * (1 + np.abs(b))).any() | (np.isinf(a) != np.isinf(b)).any())
+
+
+# Public functions ---------------------------------------------------------------------------------------------------
+
+
+class ForwardBackward(NamedTuple):
+    """What `forward_backward` returns."""
+
+    log_likelihoods: Array
+    """(S,) log p(sequence), in nats"""
+    posteriors: Array
+    """(n, K) p(state at this step | its sequence)"""
+
+
+class Viterbi(NamedTuple):
+    """What `viterbi` returns."""
+
+    log_probs: Array
+    """(S,) log p(path, sequence), in nats"""
+    paths: Index
+    """(n,) states; -1 where the sequence is impossible"""
+
+
+class ExpectedTransitions(NamedTuple):
+    """What `expected_transitions` returns."""
+
+    log_likelihoods: Array
+    """(S,) log p(sequence), in nats"""
+    start: Array
+    """(K,) expected number of sequences that start in each state"""
+    transitions: Array
+    """(K, K) expected number of transitions from state i to state j"""
+    posteriors: Array
+    """(n, K) p(state at this step | its sequence), times the weight of the sequence"""
+
+
+def as_offsets(lengths: ArrayLike | None, n: int) -> Index:
+    """Where sequences begin, and n, (S + 1,), of their lengths."""
+    if lengths is None:
+        return np.array([0, n] if n else [0], np.intp)
+    array = np.asarray(lengths)
+    if array.size == 0:
+        array = array.astype(np.intp)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"lengths must be a list of integers, got {lengths!r:.80}")
+    if array.size and array.min() < 0:
+        raise ValueError(f"lengths must not be negative, got {array.min()} at {array.argmin()}")
+    if array.sum() != n:
+        raise ValueError(f"lengths add up to {array.sum()}, but there are {n} rows")
+    return np.concatenate([[0], np.cumsum(array, dtype=np.intp)]).astype(np.intp)
+
+
+def as_chain(startprob: ArrayLike, transmat: ArrayLike) -> Chain:
+    """Check the probabilities of a chain: not negative, rows that add up to 1."""
+    start = np.array(as_floats(startprob, "startprob"), np.float64)
+    A = np.array(as_floats(transmat, "transmat"), np.float64, order="C")
+    if start.ndim != 1 or not len(start):
+        raise ValueError(f"startprob must have shape (K,), got {start.shape}")
+    if A.shape != (len(start), len(start)):
+        raise ValueError(f"transmat must have shape ({len(start)}, {len(start)}), got {A.shape}")
+    for name, array in (("startprob", start[None]), ("transmat", A)):
+        if not np.isfinite(array).all() or array.min() < 0:
+            raise ValueError(f"{name} must hold probabilities, but has {array[~(array >= 0)].ravel()[:1]}")
+        off = np.abs(array.sum(axis=1) - 1)
+        if off.max() > 1e-6:
+            where = "" if name == "startprob" else f" row {off.argmax()} of"
+            raise ValueError(f"{where} {name} must add up to 1, got {array[off.argmax()].sum()}".strip())
+    return Chain(start, A)
+
+
+def _as_emissions(log_likelihoods: ArrayLike, K: int, log: bool) -> Data:
+    data = as_floats(log_likelihoods, "log_likelihoods" if log else "likelihoods")
+    if data.ndim != 2 or data.shape[1] != K:
+        raise ValueError(f"log_likelihoods must have shape (n, {K}), got {data.shape}")
+    return data
+
+
+def _refuse(data: Data, log: bool) -> None:
+    """Raise ValueError for NaN, +inf, or a negative likelihood."""
+    bad = np.isnan(data) | (np.isposinf(data))
+    if not log:
+        bad |= data < 0
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        kind = "log-likelihood" if log else "likelihood"
+        raise ValueError(f"the {kind} of state {column} at row {row} is {data[row, column]}")
+
+
+class _Given(Recursions):
+    """Recursions over an array of likelihoods."""
+
+    def __init__(
+        self, likelihoods: ArrayLike, startprob: ArrayLike, transmat: ArrayLike, lengths: ArrayLike | None,
+        weights: ArrayLike | None, log: bool, n_threads: int | None
+    ) -> None:  # fmt: skip
+        chain = as_chain(startprob, transmat)
+        self.data = _as_emissions(likelihoods, chain.K, log)
+        self.log = log
+        if not log and self.data.size and not self.data.min() >= 0:
+            _refuse(self.data, log)
+        offsets = as_offsets(lengths, len(self.data))
+        checked = None if weights is None else as_weights(weights, len(offsets) - 1, "weights")
+        data = self.data if len(self.data) else np.ones((1, chain.K))
+        kind = _hmm.LOGS if log else _hmm.LIKELIHOODS
+        super().__init__(_hmm.Emissions(kind, data, chain.K), chain, Layout(offsets, checked), 2.0, n_threads)
+
+    def _look_closer(self) -> None:
+        _refuse(self.data, self.log)
+
+    def _wide_emissions(self, row: int, n: int) -> tuple[_hmm.Emissions, int]:
+        if self.log:
+            return self.emissions, row
+        with np.errstate(divide="ignore"):
+            return _hmm.Emissions(_hmm.LOGS, np.log(self.data[row : row + n].astype(np.float64)), self.chain.K), 0
+
+
+def log_likelihood(
+    log_likelihoods: ArrayLike,
+    startprob: ArrayLike,
+    transmat: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    log: bool = True,
+    out: Array | None = None,
+    n_threads: int | None = None,
+) -> Array:
+    """log p(sequence) under a hidden Markov model, for emissions that are given.
+
+    The scaled forward recursion (Rabiner 1989, sec. V.A), in memory that does not depend on n.
+
+    Parameters
+    ----------
+    log_likelihoods : array (n, K)
+        log p(x_t | state); -inf: impossible. With ``log=False`` p(x_t | state) itself. float32 or float64, any layout.
+    startprob : array (K,)
+    transmat : array (K, K)
+        Rows add up to 1. Zeros are exact.
+    lengths : array (S,) of int, optional
+        Of the sequences, which lie one after the other in the rows. Default: one sequence.
+    log : bool, default=True
+    out : array (S,), optional
+    n_threads : int, optional
+        Default: see `fastgen.get_num_threads`. The result does not depend on it.
+
+    Returns
+    -------
+    array (S,), in nats
+        -inf for an impossible sequence, 0 for an empty one.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, probabilities that do not add up to 1, NaN or +inf.
+
+    Notes
+    -----
+    O(n K^2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastgen.kernels import log_likelihood
+    >>> b = np.array([[0.9, 0.2], [0.9, 0.2], [0.1, 0.8]])  # umbrella on two days, none on the third
+    >>> log_likelihood(b, [0.5, 0.5], [[0.7, 0.3], [0.3, 0.7]], log=False).round(4)
+    array([-2.1166])
+    """
+    given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
+    result = cast(Array, as_out(out, (given.layout.n_sequences,), np.dtype(np.float64), given.data))
+    result[...] = given.log_likelihoods()
+    return result
+
+
+def forward_backward(
+    log_likelihoods: ArrayLike,
+    startprob: ArrayLike,
+    transmat: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    log: bool = True,
+    out: Array | None = None,
+    n_threads: int | None = None,
+) -> ForwardBackward:
+    """Posteriors of the states at each step, by the forward-backward algorithm.
+
+    Parameters
+    ----------
+    log_likelihoods, startprob, transmat, lengths, log, n_threads : see `log_likelihood`
+    out : array (n, K), optional
+        For the posteriors.
+
+    Returns
+    -------
+    ForwardBackward
+        ``log_likelihoods`` (S,) and ``posteriors`` (n, K).
+
+    Raises
+    ------
+    ValueError
+        As `log_likelihood`; and for a sequence that is impossible: the first row where no state can be is named.
+
+    Notes
+    -----
+    O(n K^2).
+    """
+    given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
+    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), given.data))
+    target = result if result.flags.c_contiguous else np.empty(result.shape)
+    found = given.forward_backward(target if len(target) else None)
+    if target is not result:
+        result[...] = target
+    return ForwardBackward(found.log_likelihoods, result)
+
+
+def expected_transitions(
+    log_likelihoods: ArrayLike,
+    startprob: ArrayLike,
+    transmat: ArrayLike,
+    lengths: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    *,
+    log: bool = True,
+    out: Array | None = None,
+    n_threads: int | None = None,
+) -> ExpectedTransitions:
+    """The E-step of Baum-Welch for emissions that are given: expected starts, transitions, and posteriors.
+
+    Parameters
+    ----------
+    log_likelihoods, startprob, transmat, lengths, log, n_threads : see `log_likelihood`
+    weights : array (S,), optional
+        A weight of 2 is the same as the sequence twice.
+    out : array (n, K), optional
+        For the posteriors.
+
+    Returns
+    -------
+    ExpectedTransitions
+        ``log_likelihoods`` (S,), not weighted; ``start`` (K,), ``transitions`` (K, K), ``posteriors`` (n, K), weighted.
+
+    Raises
+    ------
+    ValueError
+        As `forward_backward`.
+
+    Notes
+    -----
+    O(n K^2). Nothing of size n x K x K exists.
+    """
+    given = _Given(log_likelihoods, startprob, transmat, lengths, weights, log, n_threads)
+    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), given.data))
+    target = result if result.flags.c_contiguous else np.empty(result.shape)
+    found = given.forward_backward(target if len(target) else None, transitions=True)
+    if target is not result:
+        result[...] = target
+    return ExpectedTransitions(found.log_likelihoods, found.start, found.transitions, result)
+
+
+def viterbi(
+    log_likelihoods: ArrayLike,
+    startprob: ArrayLike,
+    transmat: ArrayLike,
+    lengths: ArrayLike | None = None,
+    *,
+    log: bool = True,
+    out: Index | None = None,
+    n_threads: int | None = None,
+) -> Viterbi:
+    """The most probable path of states of each sequence (Viterbi 1967).
+
+    Parameters
+    ----------
+    log_likelihoods, startprob, transmat, lengths, log, n_threads : see `log_likelihood`
+    out : integer array (n,), optional
+        For the paths; of dtype `numpy.intp`.
+
+    Returns
+    -------
+    Viterbi
+        ``log_probs`` (S,) of path and sequence together, and ``paths`` (n,). -inf and -1 for an impossible sequence.
+
+    Raises
+    ------
+    ValueError
+        As `log_likelihood`.
+
+    Notes
+    -----
+    O(n K^2). Where several paths are equally probable to rounding, which one is returned is not specified.
+    """
+    given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
+    result: Any = as_out(out, (len(given.data),), np.dtype(np.intp), given.data)
+    if not log:
+        with np.errstate(divide="ignore"):
+            logs = np.log(given.data.astype(np.float64))
+        given = _Given(logs, startprob, transmat, lengths, None, True, n_threads)
+    target = result if result.flags.c_contiguous else np.empty(result.shape, np.intp)
+    log_probs = given.viterbi(target)
+    if target is not result:
+        result[...] = target
+    return Viterbi(log_probs, result)
