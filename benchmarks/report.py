@@ -10,15 +10,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-PEERS = ("SciPy", "scikit-learn", "NumPy, expanded", "JAX, scaled", "pomegranate, scaled")
+PEERS = (
+    "SciPy",
+    "scikit-learn",
+    "NumPy, expanded",
+    "hmmlearn",
+    "hmmlearn (scaling)",
+    "Numba",
+    "JAX, scaled",
+    "pomegranate, scaled",
+    "dynamax, scaled",
+)
 COLOURS = {
     "NumPy": "#4c72b0",
     "NumPy + pool": "#8fa9d0",
     "NumPy, expanded": "#b9c9e3",
     "SciPy": "#dd8452",
     "scikit-learn": "#55a868",
+    "hmmlearn": "#937860",
+    "hmmlearn (scaling)": "#c9b79c",
+    "Numba": "#da8bc3",
     "JAX, scaled": "#8172b3",
     "pomegranate, scaled": "#c44e52",
+    "dynamax, scaled": "#8c8c8c",
 }
 
 
@@ -102,8 +116,8 @@ def heading(info: dict[str, Any]) -> str:
         "Medians; in brackets, how many times the time of fastgen. NumPy: the fastest of the block sizes and "
         "layouts that an expert would try; with a pool, blocks on threads of their own. Expanded: squares of x - mean "
         "are multiplied out, which costs digits; no target counts it where covariances are full. Scaled: not measured "
-        "here, but scikit-learn's time here by the ratio of the two on another processor: a hint. Bound: what the "
-        "machine's limits would allow, beside the median and the best round."
+        "here, but scikit-learn's or hmmlearn's time here by the ratio of the two on another processor: a hint. Bound: "
+        "what the machine's limits would allow, beside the median and the best round."
     )
     if info.get("quick"):
         lines.append("A quick run: small sizes, few rounds; these are not measurements.")

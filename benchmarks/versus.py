@@ -39,6 +39,10 @@ class Side:
     """Default: as BLAS likes."""
     how: str = ""
     """What distinguishes it from others of the same name."""
+    part: float = 1.0
+    """How much of the work it does, where all of it would take minutes: its time counts in proportion."""
+    counterpart: Callable[[], Any] | None = None
+    """Our result for that part, to be compared with."""
 
 
 @cache
@@ -113,8 +117,8 @@ class Versus:
         targets: dict[tuple[str, ...], float] | None = None,
         scaled: dict[str, tuple[str, float]] | None = None,
         **parameters: Any,
-    ) -> None:
-        """Assert that all sides agree, then time them in turns, and record medians.
+    ) -> dict[str, Any] | None:
+        """Assert that all sides agree, then time them in turns, and record medians; return the record.
 
         Parameters
         ----------
@@ -147,13 +151,14 @@ class Versus:
             chosen: dict[str, Side] = {}
             for name, candidates in rivals.items():
                 sides = [candidates] if isinstance(candidates, Side) else candidates
-                seconds, chosen[name] = self._fastest(name, sides, answer, calls, rtol, atol)
+                seconds, chosen[name] = self._fastest(name, sides, ours, answer, calls, rtol, atol)
                 cycle += seconds
             cycle = (calls + 1) * cycle + (1 + len(rivals)) * self.pause
             times = self._take_turns(ours, chosen, calls, 3 if self.quick else min(25, max(3, int(BUDGET_S / cycle))))
         if self.benchmark.disabled:
-            return
+            return None
         ms = {name: 1e3 * statistics.median(measured) / calls for name, measured in times.items()}
+        ms |= {name: ms[name] / side.part for name, side in chosen.items() if side.part != 1.0}
         ms |= {f"{name}, scaled": factor * ms[base] for name, (base, factor) in (scaled or {}).items()}
         row: dict[str, Any] = {
             "workload": workload,
@@ -187,15 +192,17 @@ class Versus:
             }
         self.benchmark.extra_info.update(row)
         self.rows.append(row)
+        return row
 
     def _fastest(
-        self, name: str, sides: Sequence[Side], answer: Any, calls: int, rtol: float, atol: float
+        self, name: str, sides: Sequence[Side], ours: Side, answer: Any, calls: int, rtol: float, atol: float
     ) -> tuple[float, Side]:
         """Check the answer of each; after this first run, one more of the best three decides."""
         trials = []
         for i, side in enumerate(sides):
             seconds, result = _time(side, calls, self.pause)
-            _assert_same(answer, side.answer(result), rtol, atol, f"{name} {side.how}".strip())
+            expected = answer if side.counterpart is None else ours.answer(side.counterpart())
+            _assert_same(expected, side.answer(result), rtol, atol, f"{name} {side.how}".strip())
             trials.append((seconds, i))
         if len(sides) > 1 and not self.quick:
             trials = [(min(seconds, _time(sides[i], calls, self.pause)[0]), i) for seconds, i in sorted(trials)[:3]]

@@ -12,21 +12,30 @@ from fastgen import _kernels as _kernels  # the instruction set is chosen here, 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastgen import errors, families, kernels
+    from fastgen import errors, families, hmm, kernels
     from fastgen._config import show_config
     from fastgen._parallel import get_num_threads, num_threads, set_num_threads
     from fastgen.classifier import GenerativeClassifier
     from fastgen.gaussian import Gaussian
+    from fastgen.hidden_markov import HMM
+    from fastgen.hmm import GMMHMM, CategoricalHMM, GaussianHMM, MultinomialHMM, PoissonHMM
     from fastgen.mixture import GaussianMixture, Mixture
 
 _HOMES = {
+    "CategoricalHMM": "hmm",
+    "GMMHMM": "hmm",
     "Gaussian": "gaussian",
+    "GaussianHMM": "hmm",
     "GaussianMixture": "mixture",
     "GenerativeClassifier": "classifier",
+    "HMM": "hidden_markov",
     "Mixture": "mixture",
+    "MultinomialHMM": "hmm",
+    "PoissonHMM": "hmm",
     "errors": "errors",
     "families": "families",
     "get_num_threads": "_parallel",
+    "hmm": "hmm",
     "kernels": "kernels",
     "num_threads": "_parallel",
     "set_num_threads": "_parallel",
@@ -34,14 +43,21 @@ _HOMES = {
 }
 
 __all__ = [
+    "GMMHMM",
+    "HMM",
+    "CategoricalHMM",
     "Gaussian",
+    "GaussianHMM",
     "GaussianMixture",
     "GenerativeClassifier",
     "Mixture",
+    "MultinomialHMM",
+    "PoissonHMM",
     "__version__",
     "errors",
     "families",
     "get_num_threads",
+    "hmm",
     "kernels",
     "num_threads",
     "set_num_threads",

@@ -65,10 +65,18 @@ class Sequences:
     One object for all passes over the same data: what is found out about them is kept.
     """
 
-    def __init__(self, X: Data, lengths: ArrayLike | None = None, weights: Array | None = None) -> None:
+    def __init__(
+        self,
+        X: Data,
+        lengths: ArrayLike | None = None,
+        weights: Array | None = None,
+        labels: NDArray[np.intp] | None = None,
+    ) -> None:
         self.X = X
         self.weights = weights
         """(S,) weight of each sequence, or None"""
+        self.labels = labels
+        """(n,) the state of each step, -1 where it is not known, or None"""
         self.layout = Layout(as_offsets(lengths, len(X)), weights)
         self.missing = False
         """Whether missing values were found."""
@@ -124,9 +132,12 @@ class _Emitting(Recursions):
         self.sequences = sequences
         self.family = model.family
         self.factors: GaussianFactors | None = None
+        self.model = model
         X, K = sequences.X, len(model.startprob)
         step_ns = 2.0
-        if isinstance(self.family, Gaussian) and not (
+        if sequences.labels is not None or model.emits is not None:
+            emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
+        elif isinstance(self.family, Gaussian) and not (
             sequences.missing and self.family.covariance_type in ("full", "tied")
         ):
             d = X.shape[1]
@@ -137,9 +148,7 @@ class _Emitting(Recursions):
         elif isinstance(self.family, Categorical) and X.shape[1] == 1:
             emissions = self.table_emissions(K)
         else:
-            refuse_infinity(X)
-            logs = self.family.log_density(X, n_threads=n_threads)
-            emissions = _hmm.Emissions(_hmm.LOGS, logs, K)
+            emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
         super().__init__(emissions, model.chain, sequences.layout, step_ns, n_threads)
 
     def gaussian_emissions(self, factors: GaussianFactors) -> _hmm.Emissions:
@@ -174,7 +183,7 @@ class _Emitting(Recursions):
         if not fused:
             posterior = np.empty((len(X), K))
             outcome = self.forward_backward(posterior, transitions=True)
-            return outcome, self.family.statistics(X, posterior, n_threads=self.n_threads)
+            return outcome, self.family.statistics(X, self.model.shares(posterior), n_threads=self.n_threads)
         outcomes = []
 
         def sums_about(factors: GaussianFactors, about: Array) -> Sums:
@@ -186,6 +195,8 @@ class _Emitting(Recursions):
             outcomes.append(outcome)
             if full:
                 moments.second += np.triu(moments.second, 1).mT
+            for start, stop, posterior in outcome.rest:
+                _add_moments(X[start:stop], posterior, moments)
             if factors.kind != _gaussian.DIAG_MISSING:
                 moments.count = np.repeat(moments.weight[:, None], d, axis=1)
             return Sums(0.0, moments.weight, moments.first, moments.second, moments.count)
@@ -195,9 +206,24 @@ class _Emitting(Recursions):
             statistics: Any = diagonal_statistics(self.family.means, sums_about(factors, self.family.means), 0.0)
         else:
             statistics, _ = statistics_from(self.family, self.sequences.prepared, sums_about)
-        for start, stop, posterior in outcomes[-1].rest:
-            statistics = statistics + self.family.statistics(X[start:stop], posterior)
         return outcomes[-1], statistics
+
+
+def _add_moments(X: Data, posterior: Array, moments: Moments) -> None:
+    """Add those of rows that the kernel left to others."""
+    moments.weight += posterior.sum(axis=0)
+    for k, p in enumerate(posterior.T):
+        z = X - moments.about[k]
+        if moments.full:
+            weighted = z * p[:, None]
+            moments.first[k] += weighted.sum(axis=0)
+            moments.second[k] += weighted.T @ z
+            continue
+        seen = ~np.isnan(z)
+        z[~seen] = 0.0
+        moments.count[k] += p @ seen
+        moments.first[k] += p @ z
+        moments.second[k] += p @ z**2
 
 
 @dataclass(frozen=True)
@@ -209,6 +235,38 @@ class HiddenMarkov:
     transmat: Array
     """(K, K) p(z_t = j | z_{t-1} = i)"""
     family: Any
+    emits: Index | None = None
+    """(K,) which component each state emits, of the family's and, after them, those of `fixed`; None: its own"""
+    fixed: Any = None
+    """A family of components that are not fitted, or None."""
+
+    def log_density(self, sequences: Sequences, n_threads: int | None = None) -> Data:
+        """log p(x_t | z_t), (n, K); -inf for states that the labels rule out."""
+        X = sequences.X
+        refuse_infinity(X)
+        logs = np.empty((len(X), self.family.n_components))
+        self.family.log_density(X, out=logs, n_threads=n_threads)
+        if self.emits is not None:
+            if self.fixed is not None:
+                logs = np.concatenate([logs, self.fixed.log_density(X, n_threads=n_threads)], axis=1)
+            logs = np.take(logs, self.emits, axis=1)
+        if sequences.labels is not None:
+            known = np.flatnonzero(sequences.labels >= 0)
+            states = sequences.labels[known]
+            values = logs[known, states]
+            logs[known] = -np.inf
+            logs[known, states] = values
+        return logs
+
+    def shares(self, posterior: Array) -> Array:
+        """Of the family's components in each step (n, G), from those of the states (n, K)."""
+        if self.emits is None:
+            return posterior
+        shares = np.zeros((len(posterior), self.family.n_components))
+        for state, component in enumerate(self.emits):
+            if component < shares.shape[1]:
+                shares[:, component] += posterior[:, state]
+        return shares
 
     @cached_property
     def chain(self) -> Chain:
@@ -237,6 +295,12 @@ class HiddenMarkov:
         """log p(sequence, path) of the most probable path of each, (S,), and these paths, (n,)."""
         path = np.empty(len(sequences.X), np.intp)
         return self._with(sequences, n_threads, lambda recursions: recursions.viterbi(path)), path
+
+    def filtered(self, sequences: Sequences, n_threads: int | None = None) -> Array:
+        """log p(z_t | x_1, ..., x_t), (n, K)."""
+        out = np.empty((len(sequences.X), len(self.startprob)))
+        self._with(sequences, n_threads, lambda recursions: recursions.filtered(out))
+        return out
 
     def e_step(self, sequences: Sequences, n_threads: int | None = None) -> HMMStatistics:
         """Log-likelihood and statistics of all sequences. An impossible sequence is a ValueError."""

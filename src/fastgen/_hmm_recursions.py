@@ -615,6 +615,28 @@ class Recursions:
     def _look_closer(self) -> None:
         """A log-likelihood is not finite: raise what must be raised if it is NaN."""
 
+    def filtered(self, out: Array) -> Array:
+        """log p(sequence), (S,); out (n, K) <- log p(z_t | x_1, ..., x_t), NaN from an impossible step on."""
+        offsets = self.layout.offsets
+        log_likelihoods = np.zeros(self.layout.n_sequences)
+        start, A, AT = self.chain.rows
+        K = self.chain.K
+
+        def run(i: int, s: int, row: int, n: int) -> None:
+            logs, part = np.zeros(2), out[row : row + n]
+            if self.chain.safe:
+                work = self.layout.buffer("rows", _hmm.sequence_size(self.emissions, K, n, False, False))
+                _hmm.sequence(self.emissions, start, A, AT, row, n, 1.0, logs, work, part, filtered=True)
+            if not self.chain.safe or not np.isfinite(logs).all():
+                self._look_closer()
+                emissions, first_row = self._wide_emissions(row, n)
+                work = self.layout.buffer("wide", _hmm.sequence_size(emissions, K, n, False, True))
+                _hmm.wide_sequence(emissions, *self.chain.wide, first_row, n, 1.0, logs, work, part, filtered=True)
+            log_likelihoods[s] = logs[0] if np.isneginf(logs[0]) else logs.sum()
+
+        self._each(np.flatnonzero(np.diff(offsets)), run, 2.0)
+        return log_likelihoods
+
     # Viterbi ----------------------------------------------------------------------------------------------------------
 
     def viterbi(self, path: Index) -> Array:
@@ -741,7 +763,7 @@ class ExpectedTransitions(NamedTuple):
 def as_offsets(lengths: ArrayLike | None, n: int) -> Index:
     """Where sequences begin, and n, (S + 1,), of their lengths."""
     if lengths is None:
-        return np.array([0, n] if n else [0], np.intp)
+        return np.array([0, n], np.intp)
     array = np.asarray(lengths)
     if array.size == 0:
         array = array.astype(np.intp)
@@ -749,7 +771,7 @@ def as_offsets(lengths: ArrayLike | None, n: int) -> Index:
         raise ValueError(f"lengths must be a list of integers, got {lengths!r:.80}")
     if array.size and array.min() < 0:
         raise ValueError(f"lengths must not be negative, got {array.min()} at {array.argmin()}")
-    if array.sum() != n:
+    if (array.size and array.max() > n) or array.sum() != n:
         raise ValueError(f"lengths add up to {array.sum()}, but there are {n} rows")
     return np.concatenate([[0], np.cumsum(array, dtype=np.intp)]).astype(np.intp)
 
@@ -803,7 +825,10 @@ class _Given(Recursions):
         if not log and self.data.size and not self.data.min() >= 0:
             _refuse(self.data, log)
         offsets = as_offsets(lengths, len(self.data))
-        checked = None if weights is None else as_weights(weights, len(offsets) - 1, "weights")
+        S = len(offsets) - 1
+        checked = None if weights is None or not S else as_weights(weights, S, "weights")
+        given = (self.data, startprob, transmat, lengths, weights)
+        self.inputs = [array for array in given if isinstance(array, np.ndarray)]
         data = self.data if len(self.data) else np.ones((1, chain.K))
         kind = _hmm.LOGS if log else _hmm.LIKELIHOODS
         super().__init__(_hmm.Emissions(kind, data, chain.K), chain, Layout(offsets, checked), 2.0, n_threads)
@@ -869,7 +894,7 @@ def log_likelihood(
     array([-2.1166])
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
-    result = cast(Array, as_out(out, (given.layout.n_sequences,), np.dtype(np.float64), given.data))
+    result = cast(Array, as_out(out, (given.layout.n_sequences,), np.dtype(np.float64), *given.inputs))
     result[...] = given.log_likelihoods()
     return result
 
@@ -907,7 +932,7 @@ def forward_backward(
     O(n K^2).
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
-    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), given.data))
+    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), *given.inputs))
     target = result if result.flags.c_contiguous else np.empty(result.shape)
     found = given.forward_backward(target if len(target) else None)
     if target is not result:
@@ -951,7 +976,7 @@ def expected_transitions(
     O(n K^2). Nothing of size n x K x K exists.
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, weights, log, n_threads)
-    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), given.data))
+    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), *given.inputs))
     target = result if result.flags.c_contiguous else np.empty(result.shape)
     found = given.forward_backward(target if len(target) else None, transitions=True)
     if target is not result:
@@ -992,7 +1017,7 @@ def viterbi(
     O(n K^2). Where several paths are equally probable to rounding, which one is returned is not specified.
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
-    result: Any = as_out(out, (len(given.data),), np.dtype(np.intp), given.data)
+    result: Any = as_out(out, (len(given.data),), np.dtype(np.intp), *given.inputs)
     if not log:
         with np.errstate(divide="ignore"):
             logs = np.log(given.data.astype(np.float64))

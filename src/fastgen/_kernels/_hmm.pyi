@@ -116,6 +116,7 @@ def sequence(
     posterior: _Array | None = None,
     first_states: _Array | None = None,
     transitions: _Array | None = None,
+    filtered: bool = False,
 ) -> None: ...
 def wide_sequence(
     e: Emissions,
@@ -133,6 +134,7 @@ def wide_sequence(
     posterior: _Array | None = None,
     first_states: _Array | None = None,
     transitions: _Array | None = None,
+    filtered: bool = False,
 ) -> int: ...
 def viterbi_rows(
     e: Emissions,
@@ -145,3 +147,13 @@ def viterbi_rows(
     back: NDArray[np.uint8],
     work: _Array,
 ) -> int: ...
+def sampled_path(filtered: _Array, log_A: _Array, uniform: _Array, path: _Index, work: _Array) -> None: ...
+def k_best(
+    log_likelihoods: _Array,
+    start: _Array,
+    log_A: _Array,
+    logs: _Array,
+    paths: _Index,
+    back: NDArray[np.int32],
+    work: _Array,
+) -> None: ...

@@ -87,9 +87,14 @@ cdef extern from "hmm.h" nogil:
                     Py_ssize_t* entry, Py_ssize_t* exits, double* memory)
     Py_ssize_t sequence_work_size(Py_ssize_t d, Py_ssize_t K, Py_ssize_t n, int keep, int wide)
     void hmm_sequence(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double weight,
-                      double* logs, double* posterior, double* start, double* transitions, double* memory)
+                      double* logs, int filter, double* posterior, double* start, double* transitions,
+                      double* memory)
+    void sample_path(const double* filtered, const double* logA, Py_ssize_t n, Py_ssize_t K, const double* uniform,
+                     Py_ssize_t* path, double* work)
+    void best_paths(const double* l, const double* start, const double* logA, Py_ssize_t n, Py_ssize_t K,
+                    Py_ssize_t best, double* logs, Py_ssize_t* paths, int* back, double* work)
     void hmm_sequence_wide(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double weight,
-                           double* logs, double* posterior, double* start, double* transitions,
+                           double* logs, int filter, double* posterior, double* start, double* transitions,
                            Py_ssize_t* impossible, double* memory)
     int viterbi_sequence(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double* logs,
                          Py_ssize_t* path, void* back, double* memory)
@@ -235,21 +240,24 @@ def sequence_size(Emissions e, Py_ssize_t K, Py_ssize_t n, bint keep, bint wide)
 
 def sequence(Emissions e, const double[::1] start, const double[:, ::1] A, const double[:, ::1] AT, Py_ssize_t row,
              Py_ssize_t n, double weight, double[::1] logs, double[::1] work, double[:, ::1] posterior=None,
-             double[::1] first_states=None, double[:, ::1] transitions=None) -> None:
-    """One sequence of n steps from `row` on; start (P,), A, AT (K, P). posterior: its own rows."""
+             double[::1] first_states=None, double[:, ::1] transitions=None, bint filtered=False) -> None:
+    """One sequence of n steps from `row` on; start (P,), A, AT (K, P). posterior: its own rows.
+
+    filtered: forward only; posterior <- logarithms of p(state | what came up to the step).
+    """
     cdef row_chain c = _row_chain(start, A, AT)
     cdef double* p = NULL if posterior is None else &posterior[0, 0]
     cdef double* f = NULL if first_states is None else &first_states[0]
     cdef double* t = NULL if transitions is None else &transitions[0, 0]
     with nogil:
-        hmm_sequence(&e.e, &c, row, n, weight, &logs[0], p, f, t, &work[0])
+        hmm_sequence(&e.e, &c, row, n, weight, &logs[0], filtered, p, f, t, &work[0])
 
 
 def wide_sequence(Emissions e, const double[::1] start, const double[::1] start_exponent, const double[:, ::1] A,
                   const double[:, ::1] exponent, const double[:, ::1] AT, const double[:, ::1] exponent_T,
                   Py_ssize_t row, Py_ssize_t n, double weight, double[::1] logs, double[::1] work,
                   double[:, ::1] posterior=None, double[::1] first_states=None,
-                  double[:, ::1] transitions=None) -> int:
+                  double[:, ::1] transitions=None, bint filtered=False) -> int:
     """The same in numbers of any range; returns the first step at which no state is possible, or -1."""
     cdef row_chain c = _row_chain(start, A, AT)
     cdef double* p = NULL if posterior is None else &posterior[0, 0]
@@ -258,7 +266,7 @@ def wide_sequence(Emissions e, const double[::1] start, const double[::1] start_
     cdef Py_ssize_t impossible
     c.start_exponent, c.exponent, c.exponent_T = &start_exponent[0], &exponent[0, 0], &exponent_T[0, 0]
     with nogil:
-        hmm_sequence_wide(&e.e, &c, row, n, weight, &logs[0], p, f, t, &impossible, &work[0])
+        hmm_sequence_wide(&e.e, &c, row, n, weight, &logs[0], filtered, p, f, t, &impossible, &work[0])
     return impossible
 
 
@@ -271,3 +279,19 @@ def viterbi_rows(Emissions e, const double[::1] start, const double[:, ::1] log_
     with nogil:
         bad = viterbi_sequence(&e.e, &c, row, n, &logs[0], &path[0], &back[0], &work[0])
     return bad
+
+
+def sampled_path(const double[:, ::1] filtered, const double[:, ::1] log_A, const double[::1] uniform,
+                 Py_ssize_t[::1] path, double[::1] work) -> None:
+    """path (n,) <- a draw from p(path | sequence), from the logarithms of the filter (n, K)."""
+    with nogil:
+        sample_path(&filtered[0, 0], &log_A[0, 0], filtered.shape[0], filtered.shape[1], &uniform[0], &path[0],
+                    &work[0])
+
+
+def k_best(const double[:, ::1] log_likelihoods, const double[::1] start, const double[:, ::1] log_A,
+           double[::1] logs, Py_ssize_t[:, ::1] paths, int[::1] back, double[::1] work) -> None:
+    """logs (k,) and paths (k, n) <- the k most probable; back: n K k, work: 2 K k."""
+    with nogil:
+        best_paths(&log_likelihoods[0, 0], &start[0], &log_A[0, 0], log_likelihoods.shape[0], start.shape[0],
+                   logs.shape[0], &logs[0], &paths[0, 0], &back[0], &work[0])

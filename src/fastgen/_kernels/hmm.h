@@ -24,6 +24,10 @@
 /* Kinds of emissions beyond the Gaussians' (FULL, ..., SPHERICAL). */
 enum { LOGS = 5, LIKELIHOODS, TABLE };
 
+/* Where a scaled sum (of a step, or of a tile) falls below this, small numbers may have lost digits: the result is NaN,
+ * and the caller looks for another way. What is above 1e-200 of the sum is exact to rounding otherwise. */
+#define WEAK 1e-60
+
 /* Of pieces: whether they begin and end their sequence. */
 enum { BEGINS = 1, ENDS = 2 };
 
@@ -339,7 +343,8 @@ static ALWAYS_INLINE void forward_tile(const int small, ptrdiff_t K, const doubl
                     vstore(ai + j * TILE, p);
                     vstore(a + j * LANES + half, p);
                 }
-            vstore(step_logs + i * LANES + half, vlog(total) + vload(top + i * LANES + half));
+            const vd weak = vselect((vi)(total >= vset(WEAK)), vset(0.0), vset(NAN));
+            vstore(step_logs + i * LANES + half, vlog(total) + weak + vload(top + i * LANES + half));
         }
         if (!t) {
             const double *last = alpha + (STEPS - 1) * LANES + half;
@@ -353,9 +358,10 @@ static ALWAYS_INLINE void forward_tile(const int small, ptrdiff_t K, const doubl
                 EACH(j, small) vstore(a + j * LANES + half, state[j] * scale);
             else
                 for (ptrdiff_t j = 0; j < K; j++) vstore(a + j * LANES + half, vload(last + j * TILE) * scale);
+            const vd weak = vselect((vi)(total >= vset(WEAK)), vset(0.0), vset(NAN));
             const vd tops = (vload(top + half) + vload(top + LANES + half)) +
                             (vload(top + 2 * LANES + half) + vload(top + 3 * LANES + half));
-            if (sum) add_long(sum, half, vlog(total) + tops);
+            if (sum) add_long(sum, half, vlog(total) + tops + weak);
         } else if (small)
             EACH(j, small) vstore(a + j * LANES + half, state[j]);
     }
@@ -429,7 +435,7 @@ static ALWAYS_INLINE void backward_tile(const int small, ptrdiff_t K, const doub
             if (small) {
                 EACH(j, small) {
                     const vd bj = vload(b + j * TILE + at);
-                    vstore(gamma + j * TILE + at, vload(alpha + j * TILE + at) * beta[j] * share);
+                    vstore(gamma + j * TILE + at, vload(alpha + j * TILE + at) * share * beta[j]);
                     if (transitions) {
                         vd v = state[j] * share;
                         if (t) v = vselect(last, vset(0.0), v);
@@ -446,7 +452,7 @@ static ALWAYS_INLINE void backward_tile(const int small, ptrdiff_t K, const doub
             } else {
                 for (ptrdiff_t j = 0; j < K; j++) {
                     const vd bj = vload(b + j * TILE + at), beta_j = vload(y + j * LANES + half);
-                    vstore(gamma + j * TILE + at, vload(alpha + j * TILE + at) * beta_j * share);
+                    vstore(gamma + j * TILE + at, vload(alpha + j * TILE + at) * share * beta_j);
                     if (transitions) {
                         vd v = vload(w + j * LANES + half) * share;
                         if (t) v = vselect(last, vset(0.0), v);
@@ -1253,13 +1259,14 @@ static inline ptrdiff_t sequence_work_size(ptrdiff_t d, ptrdiff_t K, ptrdiff_t n
     return (2 + 2 * wide) * rows * P + 3 * d * TILE + K * TILE + 3 * TILE + 6 * P + 64;
 }
 
-/* Forward and, if `posterior` or `transitions`, backward through the n steps from `row` on. logs (2): high and low part
+/* Forward and, if `posterior` or `transitions`, backward through the n steps from `row` on. filter: forward only, and
+ * posterior <- logarithms of p(state | what came up to the step). logs (2): high and low part
  * of the log-likelihood, NaN if something is not finite or impossible. posterior (n, K), times weight; start (K,) and
  * transitions (K, P), without the factor A, are added to. */
 static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight, double *logs,
-                         double *posterior, double *start, double *transitions, double *memory) {
+                         int filter, double *posterior, double *start, double *transitions, double *memory) {
     const ptrdiff_t K = c->K, P = c->P;
-    const int keep = posterior || transitions;
+    const int keep = !filter && (posterior || transitions);
     const ptrdiff_t rows = keep ? n + TILE : 2 * TILE;
     double *alpha = aligned(memory), *b = alpha + rows * P, *top = b + rows * P, *sums = top + TILE;
     double *w = sums + 2 * TILE, *beta = w + P, *gamma = beta + P, *work = gamma + P;
@@ -1281,11 +1288,13 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
                         vstore(at + j + h * VL, y);
                         total[h] += y;
                     }
-                sums[s] = hsum8(total);
+                sums[s] = hsum8(total) >= WEAK ? hsum8(total) : NAN;
             } else
                 sums[s] = times_rows(K, P, previous, c->A, bt + s * P, scale, at);
             scale = 1.0 / sums[s];
             previous = at;
+            if (filter)
+                for (ptrdiff_t k = 0; k < K; k++) posterior[(from + s) * K + k] = at[k] * scale;
         }
         add_logs(sums, here, top, &high, &low);
         if (!keep) { /* the next block overwrites it */
@@ -1295,7 +1304,9 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
     }
     logs[0] = high;
     logs[1] = low;
-    if (!keep || high - high != 0.0) return;
+    if (filter)
+        for (ptrdiff_t i = 0; i < n * K; i++) posterior[i] = vlog(vset(posterior[i]))[0];
+    if (filter || !keep || high - high != 0.0) return;
     double total = 1.0;
     for (ptrdiff_t t = n - 1; t >= 0; t--) {
         double *at = alpha + t * P, *bt = b + t * P;
@@ -1458,10 +1469,10 @@ static ALWAYS_INLINE double wide_sum(ptrdiff_t K, const double *m, const double 
 /* impossible: set to the number of the first step at which no state is possible, or -1; transitions (K, P) with the
  * factor A. */
 static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight,
-                              double *logs, double *posterior, double *start, double *transitions,
+                              double *logs, int filter, double *posterior, double *start, double *transitions,
                               ptrdiff_t *impossible, double *memory) {
     const ptrdiff_t K = c->K, P = c->P;
-    const int keep = posterior || transitions;
+    const int keep = !filter && (posterior || transitions);
     const ptrdiff_t rows = keep ? n + TILE : 2 * TILE;
     double *alpha = aligned(memory), *alpha_e = alpha + rows * P, *b = alpha_e + rows * P, *b_e = b + rows * P;
     double *top = b_e + rows * P, *w = top + 3 * TILE, *w_e = w + P, *beta = w_e + P, *beta_e = beta + P;
@@ -1497,6 +1508,13 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             if (!any && *impossible < 0) *impossible = from + s;
             previous = at;
             previous_e = ae;
+            if (filter) {
+                double level;
+                const double norm = log(wide_sum(K, at, ae, &level));
+                for (ptrdiff_t k = 0; k < K; k++)
+                    posterior[(from + s) * K + k] =
+                        at[k] > 0.0 ? log(at[k]) - norm + (ae[k] - level) * 0x1.62e42fefa39efp-1 : -INFINITY;
+            }
         }
         if (!keep) {
             memcpy(alpha + TILE * P, previous, (size_t)P * sizeof(double));
@@ -1511,7 +1529,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
     logs[1] = *impossible >= 0
                   ? 0.0
                   : fma(exponent, 0x1.62e42fefa39efp-1, -logs[0]) + exponent * 0x1.abc9e3b39803fp-56 + log(sum);
-    if (!keep || *impossible >= 0 || sum != sum) {
+    if (filter || !keep || *impossible >= 0 || sum != sum) {
         if (sum != sum) logs[0] = NAN;
         return;
     }
@@ -1540,7 +1558,8 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
                 for (ptrdiff_t j = 0; j < P; j += VL) {
                     const vd away = x + vload(c->exponent + i * P + j) + vload(w_e + j);
                     const vd product = a * (vload(c->A + i * P + j) * vload(w + j));
-                    const vd value = product * power_of_two(away - vset(64.0)); /* away may be a little above 0 */
+                    /* away may be a little above 0 */
+                    const vd value = zero_below(away, vset(-1000.0), product * power_of_two(away - vset(64.0)));
                     vstore(transitions + i * P + j, vfma(value, vset(0x1p64), vload(transitions + i * P + j)));
                 }
             }
@@ -1550,6 +1569,81 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             vd x = vmax(vset(NO_EXPONENT), vload(beta_e + j) + vload(be + j) + carry);
             vstore(w + j, m);
             vstore(w_e + j, vselect((vi)(m == vset(0.0)), vset(NO_EXPONENT), x));
+        }
+    }
+}
+
+/* Paths ------------------------------------------------------------------------------------------------------------ */
+
+/* A path drawn from p(path | sequence), backwards: its last state from the filter, each earlier one from
+ * a_t(i) A_ij. filtered (n, K), logA (K, K): logarithms; uniform (n,) random numbers in [0, 1); work: K. */
+static void sample_path(const double *filtered, const double *logA, ptrdiff_t n, ptrdiff_t K, const double *uniform,
+                        ptrdiff_t *path, double *work) {
+    for (ptrdiff_t t = n - 1; t >= 0; t--) {
+        const double *f = filtered + t * K;
+        double top = -INFINITY, total = 0.0;
+        for (ptrdiff_t k = 0; k < K; k++) {
+            work[k] = t == n - 1 ? f[k] : f[k] + logA[k * K + path[t + 1]];
+            top = work[k] > top ? work[k] : top;
+        }
+        for (ptrdiff_t k = 0; k < K; k++) total += work[k] = exp(work[k] - top);
+        double rest = uniform[t] * total;
+        ptrdiff_t state = -1;
+        for (ptrdiff_t k = 0; k < K; k++) {
+            if (!(work[k] > 0.0)) continue;
+            state = k; /* the last possible one, if rounding leaves something */
+            if ((rest -= work[k]) < 0.0) break;
+        }
+        path[t] = state;
+    }
+}
+
+/* The `best` most probable paths of one sequence (list Viterbi: Seshadri & Sundberg 1994). logs (best,), paths (best,
+ * n); -inf and -1 where there are fewer. l (n, K), start (K,), logA (K, K): logarithms. back: n K best integers; work:
+ * 2 K best + 2 best doubles. */
+static void best_paths(const double *l, const double *start, const double *logA, ptrdiff_t n, ptrdiff_t K,
+                       ptrdiff_t best, double *logs, ptrdiff_t *paths, int32_t *back, double *work) {
+    double *delta = work, *next = delta + K * best;
+    for (ptrdiff_t t = 0; t < n; t++) {
+        for (ptrdiff_t j = 0; j < K; j++) {
+            double *values = next + j * best;
+            int32_t *from = back + (t * K + j) * best;
+            for (ptrdiff_t r = 0; r < best; r++) {
+                values[r] = -INFINITY;
+                from[r] = -1;
+            }
+            if (t == 0) {
+                values[0] = start[j] + l[j];
+                continue;
+            }
+            for (ptrdiff_t i = 0; i < K; i++)
+                for (ptrdiff_t r = 0; r < best; r++) {
+                    const double value = delta[i * best + r] + logA[i * K + j] + l[t * K + j];
+                    if (!(value > values[best - 1])) break; /* the others are no better */
+                    ptrdiff_t at = best - 1;
+                    for (; at > 0 && value > values[at - 1]; at--) {
+                        values[at] = values[at - 1];
+                        from[at] = from[at - 1];
+                    }
+                    values[at] = value;
+                    from[at] = (int32_t)(i * best + r);
+                }
+        }
+        double *swap = delta;
+        delta = next;
+        next = swap;
+    }
+    for (ptrdiff_t r = 0; r < best; r++) {
+        ptrdiff_t at = -1;
+        for (ptrdiff_t i = 0; i < K * best; i++)
+            if (delta[i] > -INFINITY && (at < 0 || delta[i] > delta[at])) at = i;
+        logs[r] = at < 0 ? -INFINITY : delta[at];
+        for (ptrdiff_t t = 0; t < n && at < 0; t++) paths[r * n + t] = -1;
+        if (at < 0) continue;
+        delta[at] = -INFINITY;
+        for (ptrdiff_t t = n - 1; t >= 0; t--) {
+            paths[r * n + t] = at / best;
+            at = back[(t * K + at / best) * best + at % best];
         }
     }
 }

@@ -9,6 +9,7 @@ from fastgen.families.bernoulli import Bernoulli
 from fastgen.families.categorical import Categorical
 from fastgen.families.custom import Custom, Parameter
 from fastgen.families.gaussian import Gaussian
+from fastgen.families.multinomial import Multinomial
 from fastgen.families.poisson import Poisson
 from fastgen.families.product import Product
 from fastgen.families.student_t import StudentT
@@ -19,6 +20,7 @@ __all__ = [
     "Custom",
     "Family",
     "Gaussian",
+    "Multinomial",
     "Parameter",
     "Poisson",
     "Product",
