@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.intp]
@@ -14,6 +15,7 @@ LOGS: int
 LIKELIHOODS: int
 TABLE: int
 
+@disjoint_base
 class Emissions:
     arrays: Any
     def __init__(
@@ -29,6 +31,7 @@ class Emissions:
         top: _Array | None = None,
     ) -> None: ...
 
+@disjoint_base
 class Schedule:
     arrays: Any
     def __init__(
