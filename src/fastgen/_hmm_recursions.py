@@ -136,13 +136,14 @@ def _plan(offsets: Index, selected: Index, target: int, warm: int, cut: bool, we
     snapped = np.where(np.abs(nearest - ideal) < np.abs(below - ideal), nearest, below)
     if cut:
         snapped = np.where(np.abs(snapped - ideal) <= n // lanes // 8, snapped, ideal)
-    cuts = np.unique(np.concatenate([[0], snapped]))
+    cuts = _distinct(np.concatenate([[0], snapped]))
     if len(cuts) < _LANES // 2:
         return None
-    begin = np.union1d(cuts, starts)
+    begin = _distinct(np.sort(np.concatenate([cuts, starts]), kind="stable")) if cut else starts
     length = np.diff(begin, append=n)
     sequence = np.searchsorted(ends, begin, side="right")
     lane = np.searchsorted(cuts, begin, side="right") - 1
+    opens = np.diff(lane, prepend=-1) > 0
     before = begin - starts[sequence]
     after = ends[sequence] - begin - length
     sizes = np.diff(cuts, append=n)
@@ -151,8 +152,8 @@ def _plan(offsets: Index, selected: Index, target: int, warm: int, cut: bool, we
     into = np.argsort(ranks[lane], kind="stable")  # pieces in the order of their lanes
     groups = -(-len(cuts) // _LANES)
     counts = np.zeros(groups * _LANES, np.intp)
-    np.add.at(counts, ranks[lane], 1)
-    first = np.flatnonzero(np.isin(begin, cuts) & (before > 0))  # pieces that go on where the lane before ended
+    counts[ranks] = np.bincount(lane)
+    first = np.flatnonzero(opens & (before > 0))  # pieces that go on where the lane before ended
     kind = np.where(before == 0, _hmm.BEGINS, 0) | np.where(after == 0, _hmm.ENDS, 0)
     row = offsets[selected][sequence] + before
     order = np.empty(len(into), np.intp)
@@ -169,6 +170,11 @@ def _plan(offsets: Index, selected: Index, target: int, warm: int, cut: bool, we
     tiles = int(sizes.max()) // _hmm.STEPS + 2
     joints = ranks[lane[first] - 1], ranks[lane[first]]
     return Plan(schedule, groups, tiles, selected[sequence][into], order, joints)
+
+
+def _distinct(numbers: Index) -> Index:
+    """Without repetitions, of sorted numbers."""
+    return numbers[np.diff(numbers, prepend=-1) > 0]
 
 
 class Layout:
@@ -293,7 +299,7 @@ class Recursions:
         start, A, _ = self.chain.lanes
         K = self.chain.K
         states = []
-        warm = _WARM
+        warm = _WARM // 2
         work = np.zeros(_hmm.work_size(self.emissions, K, 1, False, False, False))
         while True:
             warmed = np.empty((_LANES, K))
@@ -302,7 +308,7 @@ class Recursions:
             )
             states.append(warmed)
             if len(states) > 1 and _agree(states[-2], states[-1], _CONVERGED / 10):
-                layout.warm = warm // 2
+                layout.warm = warm  # twice what was enough
                 break
             if 4 * _LANES * warm > n:
                 layout.warm = 0
@@ -312,7 +318,7 @@ class Recursions:
 
     def _lengthen(self, n: int) -> None:
         """A warm-up was too short somewhere."""
-        warm = 4 * (self.layout.warm or 0)
+        warm = 2 * (self.layout.warm or 0)
         self.layout.warm = warm if 4 * _LANES * warm <= n else 0
 
     def _run_groups(self, plan: Plan, body: Callable[[int, int, int], None], parts: int | None = None) -> int:

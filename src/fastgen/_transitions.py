@@ -49,7 +49,7 @@ def maximise_rows(counts: Array, old: Array, fixed: Array | None = None, ties: I
     p = old.copy()
     free = np.isnan(fixed) if fixed is not None else np.ones(counts.shape, bool)
     free &= (old > 0) | (counts > 0)
-    mass = 1.0 if fixed is None else 1.0 - np.nansum(fixed, axis=1, keepdims=True)
+    mass = 1.0 if fixed is None else np.maximum(0.0, 1.0 - np.nansum(fixed, axis=1, keepdims=True))
     if ties is not None and ((ties >= 0) & free).any():
         return _maximise_tied(counts, p, free, np.broadcast_to(mass, (len(p), 1))[:, 0], ties)
     total = np.where(free, counts, 0.0).sum(axis=1, keepdims=True)

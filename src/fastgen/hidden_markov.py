@@ -371,7 +371,8 @@ class HMM(FastgenEstimator):
         if not all(hasattr(type(family), name) for name in ("log_density", "statistics", "maximise", "sample")):
             raise TypeError(f"family must be one of fastgen.families, got {family!r}")
         step = self._chain_step()
-        if warm is not None and (len(warm.startprob), warm.family.n_features) != (self.n_components, X.shape[1]):
+        given = self.n_components, sequences.X.shape[1]
+        if warm is not None and (len(warm.startprob), warm.family.n_features) != given:
             raise ValueError("warm_start needs the number of states and features of the last fit")
         random_state = check_random_state(self.random_state)
         progress = Progress(self.verbose, self.verbose_interval)
@@ -584,8 +585,9 @@ class HMM(FastgenEstimator):
         -------
         float
         """
+        model = self._model()
         sequences = self._sequences(X, lengths, groups)
-        return float(self._model().log_prob(sequences).sum() / max(1, len(sequences.X)))
+        return float(model.log_prob(sequences).sum() / max(1, len(sequences.X)))
 
     def predict_proba(
         self, X: Any, *, lengths: ArrayLike | None = None, groups: ArrayLike | None = None, labels: Any = None
@@ -863,8 +865,9 @@ class HMM(FastgenEstimator):
         -------
         float
         """
+        model = self._model()
         sequences = self._sequences(X, lengths, groups)
-        log_likelihood = float(self._model().log_prob(sequences).sum())
+        log_likelihood = float(model.log_prob(sequences).sum())
         return -2 * log_likelihood + float(np.log(len(sequences.X))) * self.n_parameters_
 
 
@@ -894,7 +897,7 @@ class Filter:
         self.n_steps = 0
         self.log_likelihood = 0.0
         """log p of what has come, in nats"""
-        self.probabilities = self._model.startprob
+        self.probabilities = self._model.startprob.copy()
         """(K,) p(state); before the first step that of the first"""
 
     def update(self, x: ArrayLike) -> Array:
@@ -917,7 +920,8 @@ class Filter:
         """
         model = self._model
         row = np.asarray(x, np.float64)[None]
-        logs = np.log(self.probabilities if not self.n_steps else self.probabilities @ model.transmat)
+        with np.errstate(divide="ignore"):
+            logs = np.log(self.probabilities if not self.n_steps else self.probabilities @ model.transmat)
         if model.emits is None:
             density = model.family.log_density(row)[0]
         else:
@@ -1023,7 +1027,7 @@ def _free(mask: NDArray[np.bool_], fixed: Array | None, ties: Index | None) -> i
 
 
 def _refuse_impossible(filtered: Array) -> None:
-    impossible = np.isnan(filtered).any(axis=1)
+    impossible = ~(filtered.max(axis=1) > -np.inf)
     if impossible.any():
         raise ValueError(f"row {impossible.argmax()} is impossible: no state can be at that step")
 

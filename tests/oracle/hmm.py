@@ -204,3 +204,23 @@ def exponentials(b):
     """exp(b) with 60 digits and any exponent."""
     with mpmath.workdps(60):
         return [[mpmath.exp(float(value)) if value > -np.inf else mpmath.mpf(0) for value in row] for row in b]
+
+
+class Paths:
+    """All K^T paths of one sequence, in lexicographic order."""
+
+    def __init__(self, b, start, A):
+        T, K = np.shape(b)
+        self.K = K
+        self.paths = np.indices((K,) * T).reshape(T, -1).T
+        self.logs = np.array([path_log_prob(b, start, A, path) for path in self.paths])  # log p(x, path)
+        self.log_p = log_sum_exp(self.logs, 0)  # log p(x)
+
+    def probabilities(self):
+        """p(path | x), (K^T,)."""
+        return np.exp(self.logs - self.log_p).astype(np.float64)
+
+    def posterior(self):
+        """p(z_t | x), (T, K)."""
+        p = self.probabilities()
+        return np.array([np.bincount(states, p, self.K) for states in self.paths.T])

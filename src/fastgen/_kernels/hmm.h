@@ -61,6 +61,14 @@ static ALWAYS_INLINE ptrdiff_t state_step(ptrdiff_t K) { return K <= 8 ? K : (K 
 
 /* Emissions -------------------------------------------------------------------------------------------------------- */
 
+/* Whether the rows of each lane follow each other. */
+static ALWAYS_INLINE int follow(const ptrdiff_t *rows) {
+    ptrdiff_t gaps = 0;
+    for (int i = 1; i < STEPS; i++)
+        for (int q = 0; q < LANES; q++) gaps |= rows[i * LANES + q] - rows[q] - i;
+    return gaps == 0;
+}
+
 /* t[j * TILE + s] <- column j of row rows[s]. */
 static ALWAYS_INLINE void gather(const char *x, const int single, ptrdiff_t row_bytes, ptrdiff_t column_stride,
                                  const ptrdiff_t *rows, ptrdiff_t d, double *t) {
@@ -73,6 +81,16 @@ static ALWAYS_INLINE void gather(const char *x, const int single, ptrdiff_t row_
                 EACH(i, VL) row[i] = four(x + rows[s + i] * row_bytes, j, single);
                 transpose_in(row, c);
                 EACH(q, 4) vstore(t + (j + q) * TILE + s, c[q]);
+            }
+    } else if (column_stride == 1 && row_bytes == d * (single ? 4 : 8) && follow(rows)) {
+        /* The STEPS rows of a lane are one after the other in memory: d times 4 numbers. */
+        for (ptrdiff_t q = 0; q < LANES; q += VL)
+            for (ptrdiff_t m = 0; m < d; m++) {
+                v4d row[VL];
+                vd c[4];
+                EACH(i, VL) row[i] = four(x + rows[q + i] * row_bytes, 4 * m, single);
+                transpose_in(row, c);
+                EACH(v, 4) vstore(t + (4 * m + v) % d * TILE + (4 * m + v) / d * LANES + q, c[v]);
             }
     } else {
         for (ptrdiff_t j = 0; j < d; j++)
@@ -165,68 +183,74 @@ static ALWAYS_INLINE int is_gaussian(const emission *e) { return e->kind <= SPHE
 /* Which rows come next --------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    ptrdiff_t piece, stop; /* the present one, and where the lane's end */
-    ptrdiff_t row, left;   /* the next step, and how many are left in the piece */
+    ptrdiff_t row[LANES], left[LANES], begin[LANES]; /* the next step, how many the piece has left, where it began */
+    ptrdiff_t piece[LANES], stop[LANES];             /* the present one, and where the lane's end */
 } cursor;
 
 /* What is known of the samples of one tile. */
 typedef struct {
-    ptrdiff_t row[TILE], piece[TILE];
-    int flags[TILE]; /* of no meaning if the tile is plain: all in the midst of their pieces */
-    int plain;
+    ptrdiff_t row[TILE], piece[TILE]; /* of pieces the first LANES, if the tile is */
+    int plain;                        /* all lanes are in the midst of their pieces, and flags mean nothing */
+    int flags[TILE];
 } tile_rows;
 
-static ALWAYS_INLINE void open_lane(const schedule *S, ptrdiff_t lane, cursor *c) {
-    c->piece = S->lanes[lane];
-    c->stop = S->lanes[lane + 1];
-    c->row = c->piece < c->stop ? S->row[c->piece] : 0;
-    c->left = c->piece < c->stop ? S->length[c->piece] : 0;
+static ALWAYS_INLINE void open_piece(const schedule *S, cursor *c, int q) {
+    const ptrdiff_t p = c->piece[q];
+    if (p == c->stop[q]) { /* any row will do from now on */
+        c->left[q] = 0;
+        return;
+    }
+    c->row[q] = c->begin[q] = S->row[p];
+    c->left[q] = S->length[p];
 }
 
-/* The next STEPS steps of the 8 lanes; returns whether there are any. */
+static ALWAYS_INLINE void open_lanes(const schedule *S, ptrdiff_t lane, cursor *c) {
+    for (int q = 0; q < LANES; q++) {
+        c->piece[q] = S->lanes[lane + q];
+        c->stop[q] = S->lanes[lane + q + 1];
+        c->row[q] = c->begin[q] = 0;
+        open_piece(S, c, q);
+    }
+}
+
+/* The next STEPS steps of lane q. */
+static ALWAYS_INLINE void next_steps(const schedule *S, cursor *c, int q, tile_rows *t) {
+    for (int i = 0; i < STEPS; i++) {
+        const int s = i * LANES + q;
+        const ptrdiff_t p = c->piece[q];
+        t->row[s] = c->row[q];
+        t->piece[s] = p;
+        t->flags[s] = 0;
+        if (p == c->stop[q]) continue;
+        t->flags[s] = ACTIVE | (c->row[q] == c->begin[q] && S->kind[p] & BEGINS ? FIRST : 0);
+        if (--c->left[q] == 0) {
+            t->flags[s] |= PIECE_END | (S->kind[p] & ENDS ? LAST : 0);
+            c->piece[q]++;
+            open_piece(S, c, q);
+        } else
+            c->row[q]++;
+    }
+}
+
+/* The next STEPS steps of all lanes; returns whether there are any. */
 static ALWAYS_INLINE int next_tile(const schedule *S, cursor *c, tile_rows *t) {
-    int plain = 1, any = 0;
-    for (int q = 0; q < LANES; q++) {
-        any |= c[q].piece < c[q].stop;
-        plain &= c[q].left > STEPS && (c[q].row != S->row[c[q].piece]);
-    }
-    t->plain = plain;
-    if (!any) return 0;
-    for (int q = 0; q < LANES; q++) {
-        if (plain) {
-            for (int i = 0; i < STEPS; i++) {
-                t->row[i * LANES + q] = c[q].row + i;
-                t->piece[i * LANES + q] = c[q].piece;
-            }
-            c[q].row += STEPS;
-            c[q].left -= STEPS;
-            continue;
+    ptrdiff_t plain = 1, any = 0;
+    for (int q = 0; q < LANES; q++) plain &= (c->left[q] > STEPS) & (c->row[q] != c->begin[q]);
+    t->plain = (int)plain;
+    if (plain) {
+        for (int i = 0; i < STEPS; i++)
+            for (int q = 0; q < LANES; q++) t->row[i * LANES + q] = c->row[q] + i;
+        for (int q = 0; q < LANES; q++) {
+            t->piece[q] = c->piece[q];
+            c->row[q] += STEPS;
+            c->left[q] -= STEPS;
         }
-        for (int i = 0; i < STEPS; i++) {
-            const int s = i * LANES + q;
-            if (c[q].piece == c[q].stop) { /* any row will do */
-                t->row[s] = c[q].row;
-                t->piece[s] = VMIN(c[q].piece, c[q].stop - 1);
-                t->flags[s] = 0;
-                continue;
-            }
-            const ptrdiff_t p = c[q].piece;
-            int flags = ACTIVE;
-            if (c[q].left == S->length[p] && S->kind[p] & BEGINS) flags |= FIRST;
-            t->row[s] = c[q].row;
-            t->piece[s] = p;
-            if (--c[q].left == 0) {
-                flags |= PIECE_END | (S->kind[p] & ENDS ? LAST : 0);
-                if (++c[q].piece < c[q].stop) {
-                    c[q].row = S->row[c[q].piece];
-                    c[q].left = S->length[c[q].piece];
-                }
-            } else
-                c[q].row++;
-            t->flags[s] = flags;
-        }
+        return 1;
     }
-    return 1;
+    for (int q = 0; q < LANES; q++) any |= c->left[q];
+    if (any)
+        for (int q = 0; q < LANES; q++) next_steps(S, c, q, t);
+    return any != 0;
 }
 
 /* Lanes that have nothing in a step get likelihoods of 1. */
@@ -697,20 +721,18 @@ static ALWAYS_INLINE ptrdiff_t forward_group(const emission *e, const chain *c, 
                                              ptrdiff_t W, const int keep, double *logs, double *warm, double *end,
                                              const workspace *w) {
     const ptrdiff_t size = c->step * TILE;
-    cursor cursors[LANES];
+    cursor cursors;
     long_sum sum = {{0}, {0}};
     warm_up_forward(e, c, S, lane, W, w);
-    for (int q = 0; q < LANES; q++) {
-        copy_lane(w->state, q, c->K, warm + (lane + q) * c->K);
-        open_lane(S, lane + q, cursors + q);
-    }
+    for (int q = 0; q < LANES; q++) copy_lane(w->state, q, c->K, warm + (lane + q) * c->K);
+    open_lanes(S, lane, &cursors);
     set_start(c, w->start);
     ptrdiff_t tiles = 0;
     for (;; tiles++) {
         const ptrdiff_t at = keep ? tiles : 0;
         tile_rows *t = w->rows + at;
         double *b = w->b + at * size, *alpha = w->alpha + at * size;
-        if (!next_tile(S, cursors, t)) return tiles;
+        if (!next_tile(S, &cursors, t)) return tiles;
         emit(e, t->row, w->x, w->z, w->y, b, w->top);
         if (t->plain)
             forward_plain(c, w->state, b, alpha, w->top, &sum, w->y);
@@ -867,7 +889,9 @@ static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptr
                 double *gamma = w.gamma + i * size;
                 if (S->weight)
                     for (int s = 0; s < TILE; s++)
-                        w.weight[s] = t->plain || t->flags[s] & ACTIVE ? S->weight[t->piece[s]] : 0.0;
+                        w.weight[s] = t->plain               ? S->weight[t->piece[s % LANES]]
+                                      : t->flags[s] & ACTIVE ? S->weight[t->piece[s]]
+                                                             : 0.0;
                 else if (!t->plain)
                     for (int s = 0; s < TILE; s++) w.weight[s] = t->flags[s] & ACTIVE ? 1.0 : 0.0;
                 if (t->plain)
@@ -1111,7 +1135,7 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
     int whole[LANES];
     vd bad = vset(0.0);
     for (ptrdiff_t lane = first * LANES; lane < stop * LANES; lane += LANES) {
-        cursor cursors[LANES];
+        cursor cursors;
         long_sum sum = {{0}, {0}};
         for (ptrdiff_t k = 0; k < K * LANES; k++) delta[k] = 0.0;
         if (warm_rows(S, lane, W, 0, row, have, whole)) {
@@ -1123,14 +1147,12 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
                 viterbi_any(c, start, delta, l, other, rows, steps, back);
             }
         }
-        for (int q = 0; q < LANES; q++) {
-            copy_lane(delta, q, K, warm + (lane + q) * K);
-            open_lane(S, lane + q, cursors + q);
-        }
+        for (int q = 0; q < LANES; q++) copy_lane(delta, q, K, warm + (lane + q) * K);
+        open_lanes(S, lane, &cursors);
         for (ptrdiff_t k = 0; k < K; k++)
             for (int q = 0; q < LANES; q++) start[k * LANES + q] = c->start[k];
         ptrdiff_t here = 0;
-        for (; next_tile(S, cursors, rows + here); here++) {
+        for (; next_tile(S, &cursors, rows + here); here++) {
             tile_rows *t = rows + here;
             emit_any(e, t->row, 1, x, z, y, l, top);
             for (ptrdiff_t i = 0; i < K * TILE; i += VL) bad = vfma(vload(l + i), vset(0.0), bad);
@@ -1177,6 +1199,14 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
         for (ptrdiff_t i = (here + ahead) * STEPS - 1; i >= 0; i--) {
             const tile_rows *t = rows + i / STEPS;
             const char *bi = back + i * record / STEPS;
+            if (t->plain && !wide) { /* in the midst of all lanes' pieces */
+                const uint8_t *from = (const uint8_t *)bi;
+                for (int q = 0; q < LANES; q++) {
+                    path[t->row[i % STEPS * LANES + q]] = state[q];
+                    state[q] = from[state[q] * LANES + q];
+                }
+                continue;
+            }
             for (int q = 0; q < LANES; q++) {
                 const int s = (int)(i % STEPS) * LANES + q;
                 if (i < here * STEPS) {
