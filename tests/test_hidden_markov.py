@@ -503,7 +503,6 @@ def test_filter_does_not_share_the_models_start():
     assert_array_equal(model.filter().probabilities, START)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: Filter.update loses a state whose probability underflows")
 def test_filter_keeps_states_that_are_very_improbable():
     """log p = -log 2 - 4 log sqrt(2 pi) - 100^2 / 2 of state 1, though after the first step p(state 1) = e^-5000."""
     family = Gaussian(means=[[0.0], [100.0]], covariances=np.ones((2, 1, 1)))
@@ -814,7 +813,6 @@ def test_everything_fixed_but_the_emissions():
     assert model.n_parameters_ == 6
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the prior of fixed entries is part of the objective: -inf for a 0")
 def test_a_fixed_zero_and_pseudo_counts():
     """The prior of an entry that is not fitted is a constant, and not -inf."""
     fixed = [[nan, nan, 0.0], [nan] * 3, [nan] * 3]
@@ -1349,9 +1347,6 @@ def test_cross_validation_with_groups():
     assert_allclose(scores, expected, rtol=1e-13)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="DEFECT: under routing Pipeline.score passes sample_weight, score has none"
-)
 def test_grid_search_in_a_pipeline():
     X, groups = panel()
     with sklearn.config_context(enable_metadata_routing=True):
@@ -1620,14 +1615,12 @@ def test_bad_numbers(bad):
             model.filter_proba(X, lag=bad)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: they are taken for one sequence")
 def test_k_best_is_of_one_sequence():
     X = data_of("poisson", 6)
     with pytest.raises(ValueError, match="one sequence"):
         model_of("poisson").k_best([X[:3], X[3:]], 2)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: step 0 is the last, an IndexError of NumPy beyond it")
 @pytest.mark.parametrize("step", [0, 3])
 def test_steps_that_were_not_forecast(step):
     forecast = model_of("poisson").predict_next(data_of("poisson", 6), 2)
@@ -1635,7 +1628,6 @@ def test_steps_that_were_not_forecast(step):
         forecast.density(step=step)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: an IndexError of NumPy, or of the family's sample")
 @pytest.mark.parametrize("state", [-1, 3])
 def test_a_first_state_that_is_none(state):
     with pytest.raises(ValueError, match="first_state"):

@@ -167,7 +167,6 @@ def test_a_free_entry_beside_fixed_ones_that_take_all_is_zero():
         assert 0 <= p[0, 3] < 1e-15
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the old value stays, and the row does not add up to 1")
 def test_fixed_values_hold_whatever_was_before():
     """As when a warm start gets new constraints."""
     fixed = np.array([[0.2, nan, nan], [nan, nan, nan]])

@@ -48,6 +48,10 @@ def maximise_rows(counts: Array, old: Array, fixed: Array | None = None, ties: I
     """
     p = old.copy()
     free = np.isnan(fixed) if fixed is not None else np.ones(counts.shape, bool)
+    if fixed is not None:  # they may be others than those of the old rows
+        mass_left = np.maximum(0.0, 1.0 - np.nansum(fixed, axis=1, keepdims=True))
+        had = np.where(free, old, 0.0).sum(axis=1, keepdims=True)
+        p = np.where(free, np.divide(old * mass_left, had, out=np.zeros_like(p), where=had > 0), fixed)
     free &= (old > 0) | (counts > 0)
     mass = 1.0 if fixed is None else np.maximum(0.0, 1.0 - np.nansum(fixed, axis=1, keepdims=True))
     if ties is not None and ((ties >= 0) & free).any():
@@ -142,8 +146,10 @@ class ChainStep:
     def penalty(self, start: Array, A: Array) -> float:
         """Logarithm of the prior that the pseudo-counts stand for."""
         total = 0.0
-        for pseudo, p in ((self.start_pseudo, start), (self.pseudo, A)):
+        for pseudo, p, fixed in ((self.start_pseudo, start, self.start_fixed), (self.pseudo, A, self.fixed)):
             some = pseudo > 0
+            if fixed is not None:
+                some = some & np.isnan(fixed)
             if some.any():
                 with np.errstate(divide="ignore"):
                     total += float(pseudo[some] @ np.log(p[some]))

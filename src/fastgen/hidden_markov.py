@@ -52,6 +52,9 @@ class Forecast:
 
     def density(self, sequence: int = 0, step: int = 1) -> Mixture:
         """p(x) so many steps after the end of a sequence: a fitted `fastgen.Mixture`, to score, sample or condition."""
+        S, h, _ = self.states.shape
+        if not (0 <= sequence < S and 1 <= step <= h):
+            raise ValueError(f"sequence must be 0, ..., {S - 1} and step 1, ..., {h}; got {sequence} and {step}")
         if self.model.fixed is not None:
             raise NotImplementedError("a model with emission_fixed has no density as one mixture: use states")
         weights = self.model.shares(self.states[sequence, step - 1][None])[0]
@@ -573,21 +576,28 @@ class HMM(FastgenEstimator):
         return self._model().log_prob(self._sequences(X, lengths, groups))
 
     def score(
-        self, X: Any, y: object = None, *, lengths: ArrayLike | None = None, groups: ArrayLike | None = None
+        self,
+        X: Any,
+        y: object = None,
+        *,
+        lengths: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> float:
         """Log-likelihood per step, in nats.
 
         Parameters
         ----------
-        X, y, lengths, groups : see `fit`
+        X, y, lengths, groups, sample_weight : see `fit`
 
         Returns
         -------
         float
         """
         model = self._model()
-        sequences = self._sequences(X, lengths, groups)
-        return float(model.log_prob(sequences).sum() / max(1, len(sequences.X)))
+        sequences = self._sequences(X, lengths, groups, sample_weight)
+        weights = np.ones(len(sequences.lengths)) if sequences.weights is None else sequences.weights
+        return float(weights @ model.log_prob(sequences) / max(1.0, float(weights @ sequences.lengths)))
 
     def predict_proba(
         self, X: Any, *, lengths: ArrayLike | None = None, groups: ArrayLike | None = None, labels: Any = None
@@ -654,6 +664,8 @@ class HMM(FastgenEstimator):
         check_number(k, "k", Integral, 1)
         model = self._model()
         sequences = self._sequences(X, None, None, None, labels)
+        if len(sequences.lengths) != 1:
+            raise ValueError(f"k_best takes one sequence, got {len(sequences.lengths)}")
         n, K = len(sequences.X), len(model.startprob)
         logs = np.ascontiguousarray(model.log_density(sequences), np.float64)
         start, log_A = model.chain.logs
@@ -801,6 +813,8 @@ class HMM(FastgenEstimator):
         model = self._model()
         rng = as_generator(self.random_state if random_state is None else random_state)
         uniform = rng.random(n_samples)
+        if first_state is not None and not 0 <= first_state < len(model.startprob):
+            raise ValueError(f"first_state must be 0, ..., {len(model.startprob) - 1}, got {first_state}")
         steps = np.cumsum(model.transmat, axis=1)
         steps /= steps[:, -1:]
         begin = np.cumsum(model.startprob)
@@ -899,6 +913,7 @@ class Filter:
         """log p of what has come, in nats"""
         self.probabilities = self._model.startprob.copy()
         """(K,) p(state); before the first step that of the first"""
+        self._logs = self._model.chain.logs[0]
 
     def update(self, x: ArrayLike) -> Array:
         """Take one more step.
@@ -920,13 +935,18 @@ class Filter:
         """
         model = self._model
         row = np.asarray(x, np.float64)[None]
-        with np.errstate(divide="ignore"):
-            logs = np.log(self.probabilities if not self.n_steps else self.probabilities @ model.transmat)
+        logs = self._logs
+        if self.n_steps:  # in logarithms: what is improbable now may be all that is left later
+            terms = logs[:, None] + model.chain.logs[1]
+            most = terms.max(axis=0)
+            most[most == -np.inf] = 0.0
+            with np.errstate(divide="ignore"):
+                logs = most + np.log(np.exp(terms - most).sum(axis=0))
         if model.emits is None:
             density = model.family.log_density(row)[0]
         else:
             density = model.log_density(Sequences(row))[0]
-        logs += density
+        logs = logs + density
         top = logs.max()
         if not top > -np.inf:
             raise ValueError(f"step {self.n_steps} is impossible in every state")
@@ -934,6 +954,7 @@ class Filter:
         total = p.sum()
         self.log_likelihood += float(top + np.log(total))
         self.n_steps += 1
+        self._logs = logs - (top + np.log(total))
         self.probabilities = p / total
         return self.probabilities
 
