@@ -20,18 +20,27 @@ def stationary_distribution(A: Array) -> Array:
     Raises
     ------
     ValueError
-        The chain has more than one: some state cannot be reached from some other.
+        The chain has more than one.
     """
-    A = A.copy()
-    K = len(A)
-    for k in range(K - 1, 0, -1):
-        out = A[k, :k].sum()
-        if not out > 0:
-            raise ValueError(f"state {k} cannot reach all others: the chain has no unique stationary distribution")
-        A[:k, k] /= out
+    from scipy.sparse.csgraph import connected_components
+
+    number, classes = connected_components(A > 0, directed=True, connection="strong")
+    closed = [c for c in range(number) if not A[np.ix_(classes == c, classes != c)].any()]
+    if len(closed) != 1:
+        raise ValueError("the chain has no unique stationary distribution: its states fall apart into closed classes")
+    inside = np.flatnonzero(classes == closed[0])
+    pi = np.zeros(len(A))
+    pi[inside] = _eliminated(A[np.ix_(inside, inside)])
+    return pi
+
+
+def _eliminated(A: Array) -> Array:
+    """The stationary distribution of a chain in which each state reaches all others."""
+    for k in range(len(A) - 1, 0, -1):
+        A[:k, k] /= A[k, :k].sum()
         A[:k, :k] += A[:k, k, None] * A[k, :k]
-    pi = np.ones(K)
-    for k in range(1, K):
+    pi = np.ones(len(A))
+    for k in range(1, len(A)):
         pi[k] = pi[:k] @ A[:k, k]
     return np.asarray(pi / pi.sum())
 
