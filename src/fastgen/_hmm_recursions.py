@@ -622,7 +622,7 @@ class Recursions:
         """A log-likelihood is not finite: raise what must be raised if it is NaN."""
 
     def filtered(self, out: Array) -> Array:
-        """log p(sequence), (S,); out (n, K) <- log p(z_t | x_1, ..., x_t), NaN from an impossible step on."""
+        """log p(sequence), (S,); out (n, K) <- log p(z_t | x_1, ..., x_t), not finite from an impossible step on."""
         offsets = self.layout.offsets
         log_likelihoods = np.zeros(self.layout.n_sequences)
         start, A, AT = self.chain.rows
