@@ -839,6 +839,15 @@ class _Given(Recursions):
         kind = _hmm.LOGS if log else _hmm.LIKELIHOODS
         super().__init__(_hmm.Emissions(kind, data, chain.K), chain, Layout(offsets, checked), 2.0, n_threads)
 
+    def posteriors(self, out: Array | None, *, transitions: bool) -> tuple[Outcome, Array]:
+        """The outcome, and the posteriors in ``out`` or a new array."""
+        result = cast(Array, as_out(out, (len(self.data), self.chain.K), np.dtype(np.float64), *self.inputs))
+        target = result if result.flags.c_contiguous else np.empty(result.shape)
+        found = self.forward_backward(target if len(target) else None, transitions=transitions)
+        if target is not result:
+            result[...] = target
+        return found, result
+
     def _look_closer(self) -> None:
         _refuse(self.data, self.log)
 
@@ -938,11 +947,7 @@ def forward_backward(
     O(n K^2).
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, None, log, n_threads)
-    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), *given.inputs))
-    target = result if result.flags.c_contiguous else np.empty(result.shape)
-    found = given.forward_backward(target if len(target) else None)
-    if target is not result:
-        result[...] = target
+    found, result = given.posteriors(out, transitions=False)
     return ForwardBackward(found.log_likelihoods, result)
 
 
@@ -982,11 +987,7 @@ def expected_transitions(
     O(n K^2). Nothing of size n x K x K exists.
     """
     given = _Given(log_likelihoods, startprob, transmat, lengths, weights, log, n_threads)
-    result = cast(Array, as_out(out, (len(given.data), given.chain.K), np.dtype(np.float64), *given.inputs))
-    target = result if result.flags.c_contiguous else np.empty(result.shape)
-    found = given.forward_backward(target if len(target) else None, transitions=True)
-    if target is not result:
-        result[...] = target
+    found, result = given.posteriors(out, transitions=True)
     return ExpectedTransitions(found.log_likelihoods, found.start, found.transitions, result)
 
 

@@ -982,8 +982,6 @@ static ALWAYS_INLINE void store_back(vd arg, ptrdiff_t at, const int wide, void 
 }
 
 #if VL == 8
-typedef int32_t v8i __attribute__((vector_size(32)));
-typedef uint8_t v8b __attribute__((vector_size(8), may_alias));
 static ALWAYS_INLINE void store_bytes(vd arg, ptrdiff_t at, void *back) {
     _mm_storel_epi64((__m128i *)((uint8_t *)back + at),
                      _mm512_cvtepi32_epi8(_mm512_castsi256_si512(_mm512_cvttpd_epi32((__m512d)arg))));
