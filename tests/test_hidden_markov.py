@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from fastgen import HMM, _hmm_em
+from fastgen import HMM, _hmm_em, _mixture_em
 from fastgen._transitions import stationary_distribution
 from fastgen.families import (
     Bernoulli,
@@ -785,6 +785,25 @@ def test_zeros_of_the_start_stay_zeros():
     assert model.startprob_[2] == 0.0
 
 
+def test_zeros_of_the_start_are_no_room_for_pseudo_counts():
+    X = data_of("full", 400)
+    options = {"transmat_init": HOLES, "startprob_init": [0.5, 0.5, 0], "max_iter": 30}
+    model = HMM(FAMILIES["full"][0], 3, transition_pseudo_count=1.0, start_pseudo_count=1.0, **options)
+    unchecked(model, X)
+    assert_array_equal(model.transmat_[HOLES == 0], 0.0)
+    assert model.startprob_[2] == 0.0
+    assert np.isfinite(model.history_).all()
+    assert model.n_parameters_ == model.family_.n_parameters + 1 + (HOLES > 0).sum() - 3
+
+
+def test_a_start_without_room_for_what_is_not_fixed():
+    fixed = np.full((2, 2), nan)
+    fixed[0, 0] = 0.4
+    model = HMM(Poisson(), 2, transmat_init=np.eye(2), transmat_fixed=fixed)
+    with pytest.raises(ValueError, match="transmat_init is 0 wherever the fixed values"):
+        model.fit(data_of("poisson", 50)[:, :1])
+
+
 def test_fixed_transitions():
     fixed = np.full((3, 3), nan)
     fixed[0, 1], fixed[2] = 0.3, [0.25, 0.25, 0.5]
@@ -903,6 +922,8 @@ def test_tied_emissions_are_those_of_an_untied_model(name):
         assert_allclose(now.update(x), other.update(x), atol=1e-13)
     assert_array_equal(model.sample(7, 0)[1], same.sample(7, 0)[1])
     assert model.n_parameters_ == two.n_parameters + 2 + 6
+    assert model.state_components_.tolist() == [0, 1, 0]
+    assert same.state_components_.tolist() == [0, 1, 2]
 
 
 @families
@@ -939,6 +960,7 @@ def test_emissions_fixed_in_any_order():
     family = FAMILIES["full"][0]
     X = data_of("full", 50)
     model = given(family.select([1]), START, A, X, emission_fixed={2: family.select([2]), 0: family.select([0])})
+    assert model.state_components_.tolist() == [-1, 0, -1]
     assert_allclose(model.log_prob(X), model_of("full").log_prob(X), rtol=1e-13)
     assert_allclose(model.sample(9, 0)[1], model_of("full").sample(9, 0)[1])
 
@@ -986,7 +1008,6 @@ def test_some_states_known(name):
     assert model.history_[-1] * 600 == pytest.approx(float(expected) + 600 * log_prior(model, 600), rel=1e-11)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: a start from the labelled rows alone, whose covariance is singular")
 def test_one_row_of_each_state_known():
     X, states = model_of("full").sample(600, 0)
     labels = np.full(600, -1)
@@ -996,15 +1017,7 @@ def test_one_row_of_each_state_known():
     assert (model.predict(X) == states).mean() > 0.8
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        pytest.param(
-            0, marks=pytest.mark.xfail(strict=True, reason="DEFECT: clusters are numbered whatever the labels")
-        ),
-        1,
-    ],
-)
+@pytest.mark.parametrize("state", [0, 1])
 def test_states_known_of_one_state_only(state):
     """The states of the start follow the labels: one was given, and it has the label's number."""
     rng = np.random.default_rng(0)
@@ -1016,7 +1029,63 @@ def test_states_known_of_one_state_only(state):
     assert_allclose(model.family_.means[1 - state], X[100:].mean(axis=0), atol=0.1)
 
 
+def test_labels_beat_clusters_where_states_differ_in_variance():
+    """Clusters know means; calm and wild rows have the same one."""
+    rng = np.random.default_rng(0)
+    states = np.repeat([0, 1, 0, 1], 100)
+    X = rng.normal(size=(400, 1)) * np.where(states, 6.0, 1.0)[:, None]
+    labels = np.full(400, -1)
+    labels[:10], labels[100:110] = 0, 1
+    for init_params in ("kmeans", "random"):
+        model = HMM(Gaussian(), 2, init_params=init_params, random_state=0, tol=1e-5).fit(X, labels=labels)
+        assert (model.predict(X) == states).mean() > 0.95
+
+
+def test_labels_of_tied_states():
+    """What is known of one of the states that share a component is known of the component."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(mean, 1, (100, 1)) for mean in (0, 8, 0)])
+    for known in range(3):
+        labels = np.full(300, -1)
+        labels[100 * known : 100 * known + 20] = known
+        model = HMM(Gaussian(), 3, emission_ties=[5, -1, 5], transition_mask="left-right", random_state=0)
+        model = unchecked(model.set_params(max_iter=5), X, labels=labels)
+        assert_allclose(model.family_.means[model.state_components_, 0], [0, 8, 0], atol=0.5)
+
+
+def test_labels_of_parts():
+    """An empty one, as an empty list, has no dtype of its own."""
+    X = data_of("full", 60)
+    labels = [0] * 10 + [-1] * 50
+    model = unchecked(HMM(Gaussian(), 3, random_state=0, max_iter=3), [X, X[:0]], labels=[labels, []])
+    assert_array_equal(model.transmat_, unchecked(clone(model), X, labels=labels).transmat_)
+    with pytest.raises(ValueError, match="labels must be as long as their sequences"):
+        model.predict([X[:30], X[30:]], labels=[labels[:20], labels[20:]])
+
+
 # ---- runs of EM -----------------------------------------------------------------------------------------------------
+
+
+def test_a_start_rules_nothing_out():
+    """A cluster lacks some categories, but its state may emit them."""
+    X = np.repeat([0.0, 1.0, 2.0, 3.0], 25)[:, None]
+    for family in (Categorical(), Poisson()):
+        model = HMM(family, 2, random_state=0, max_iter=0).fit(X)
+        assert np.isfinite(model.family_.log_density(X)).all()
+
+
+def test_a_start_from_a_sample(monkeypatch):
+    """Rows are drawn where there are many; those with labels are among them, and errors name rows of X."""
+    monkeypatch.setattr(_mixture_em, "_START_ROWS", 50)
+    X, states = model_of("poisson").sample(600, 0)
+    labels = np.full(600, -1)
+    labels[[np.flatnonzero(states == k)[7] for k in range(3)]] = range(3)
+    model = HMM(Poisson(), 3, random_state=0).fit(X, labels=labels)
+    assert (model.predict(X) == states).mean() > 0.8
+    assert (HMM(Poisson(), 3, random_state=0).fit(X, labels=states).predict(X) == states).mean() > 0.8
+    X[[100, 101, 300]] = -1.0
+    with pytest.raises(ValueError, match="row 100"):
+        HMM(Poisson(), 3, random_state=0, init_params="random").fit(X)
 
 
 def test_several_starts():
@@ -1062,7 +1131,6 @@ def test_warm_start_of_a_list():
     assert model.fit(parts).n_iter_ <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the last transitions stay, and rows do not add up to 1")
 def test_warm_start_takes_new_constraints():
     X = data_of("full", 400)
     model = HMM(Gaussian(), 3, random_state=0, max_iter=500, warm_start=True).fit(X)
@@ -1073,7 +1141,53 @@ def test_warm_start_takes_new_constraints():
     assert model.transmat_[0, 0] == 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the reseeded state cannot be reached: its transitions are 0")
+def test_warm_start_takes_a_new_mask():
+    X = data_of("full", 400)
+    model = HMM(Gaussian(), 3, random_state=0, max_iter=500, warm_start=True).fit(X)
+    means = model.family_.means
+    model.set_params(transition_mask="cyclic", start_mask=[1, 1, 0], max_iter=0).fit(X)
+    mask = np.eye(3, dtype=bool) | np.roll(np.eye(3, dtype=bool), 1, axis=1)
+    assert_array_equal(model.transmat_ > 0, mask)
+    assert_allclose(model.transmat_.sum(axis=1), 1, rtol=1e-12)
+    assert model.startprob_[2] == 0
+    assert_array_equal(model.family_.means, means)
+    model.set_params(max_iter=500).fit(X)
+    assert model.stop_reason_ == "converged"
+    assert np.diff(model.history_).min() > -1e-10
+
+
+def test_warm_start_takes_new_ties():
+    X = data_of("full", 400)
+    model = HMM(Gaussian(), 3, random_state=0, max_iter=500, warm_start=True).fit(X)
+    ties = np.where(np.eye(3, dtype=bool), 0, -1)
+    model.set_params(transmat_ties=ties).fit(X)
+    assert_allclose(np.diag(model.transmat_), model.transmat_[0, 0], rtol=1e-14)
+    assert model.stop_reason_ == "converged"
+    with pytest.raises(ValueError, match="warm_start needs the emission_ties"):
+        model.set_params(emission_ties=[0, 0, -1]).fit(X)
+
+
+def test_warm_start_where_it_was_stays_there():
+    X = data_of("full", 400)
+    model = HMM(Gaussian(), 3, random_state=0, max_iter=20, tol=0, warm_start=True)
+    unchecked(model, X)
+    last = model.lower_bound_
+    model.set_params(max_iter=0).fit(X)
+    assert model.history_[0] == pytest.approx(last, rel=1e-13)
+
+
+def test_reseeded_states_obey_the_mask():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(0, 1, (60, 2)), rng.normal(5, 1, (60, 2)), rng.normal(0, 1, (60, 2))])
+    far = Gaussian(means=[[2.5, 2.5], [1e3, 1e3]], covariances=[9 * np.eye(2)] * 2)
+    for ties in (None, [0, 1, 0]):
+        family = far if ties else Gaussian(means=[*far.means, [2.5, 2.5]], covariances=[9 * np.eye(2)] * 3)
+        model = HMM(family, 3, transition_mask="left-right", emission_ties=ties, max_iter=300).fit(X)
+        assert_array_equal(np.tril(model.transmat_, -1), 0.0)
+        assert model.transmat_[0, 2] == 0.0
+        assert 1 in model.predict(X)
+
+
 def test_reseeded_states_are_visited():
     """A state too far away to be ever visited gets rows, and then explains them."""
     rng = np.random.default_rng(0)
@@ -1217,6 +1331,9 @@ def test_progress_is_logged(caplog):
     assert "iteration 5: objective" in text
     assert "iteration 6" not in text
     assert text.count("converged after") == 2
+    with caplog.at_level(logging.INFO, logger="fastgen"):
+        HMM(Gaussian(), 3, random_state=0, max_iter=0, verbose=1).fit(X)
+    assert "max_iter after 0 iterations" in caplog.text
 
 
 # ---- the estimator --------------------------------------------------------------------------------------------------
@@ -1488,7 +1605,6 @@ def test_bad_settings(options, message):
         HMM(**({"n_components": 3, "random_state": 0} | options)).fit(X)
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: the row is counted among those of its cluster in the start")
 @pytest.mark.parametrize(("family", "bad"), [(Multinomial(), nan), (Poisson(), -1.0)])
 def test_bad_values_name_their_row(family, bad):
     X = data_of("multinomial", 60)
@@ -1545,17 +1661,7 @@ def test_bad_lists():
     assert model.predict_proba([X[:0], X[:2]]).shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "full",
-        "diag",
-        pytest.param(
-            "poisson",
-            marks=pytest.mark.xfail(strict=True, reason="DEFECT: families refuse no rows; Gaussians do not ask them"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["full", "diag", "poisson", "categories"])
 def test_nothing_but_empty_sequences(name):
     model = model_of(name)
     X = data_of(name, 3)
@@ -1687,13 +1793,36 @@ def test_long_sequences_do_not_underflow():
     assert expected < -40_000
 
 
-@pytest.mark.xfail(strict=True, reason="DEFECT: an impossible sequence of weight 0 ends the fit; Mixture goes on")
 def test_a_sequence_of_no_weight_may_be_impossible():
     family = Bernoulli(probabilities=[[0.3], [0.0]])
     X = np.array([[0.0], [0.0], [0.0], [1.0]])
     options = {"startprob_init": [1.0, 0.0], "transmat_init": [[0.0, 1.0], [0.0, 1.0]], "max_iter": 0}
     model = HMM(family, 2, **options).fit(X, lengths=[2, 2], sample_weight=[1.0, 0.0])
     assert model.history_[0] == pytest.approx(math.log(0.7) / 2)
+
+
+@pytest.mark.parametrize("name", ["diag", "poisson"])
+def test_a_sequence_of_no_weight_counts_for_nothing(name):
+    """Though it is impossible: state 1 has no way back."""
+    truth = model_of(name)
+    X, _ = truth.sample(100, 0)
+    more = np.full((5, X.shape[1]), nan)
+    labels = np.full(105, -1)
+    labels[100:102] = 1, 0
+    options = {"startprob_init": [0.5, 0.5, 0], "transmat_init": [[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]]}
+    model = HMM(truth.family_, 3, max_iter=5, tol=0, **options)
+    alone = unchecked(clone(model), X, labels=labels[:100])
+    both = unchecked(model, np.concatenate([X, more]), lengths=[100, 5], sample_weight=[1, 0], labels=labels)
+    assert_allclose(both.history_, alone.history_, rtol=1e-13)
+    assert_allclose(both.transmat_, alone.transmat_, rtol=1e-11)
+    with pytest.raises(ValueError, match="row 101 is impossible"):
+        unchecked(model, np.concatenate([X, more]), lengths=[100, 5], labels=labels)
+    with pytest.raises(ValueError, match="minimum of 2"):
+        model.fit(X[:6], lengths=[1, 5], sample_weight=[1, 0])
+    family = Bernoulli(probabilities=[[0.0], [0.0]])
+    certain = HMM.from_parameters([0.5, 0.5], np.full((2, 2), 0.5), family)
+    assert certain.score([[0.0], [1.0]], lengths=[1, 1], sample_weight=[1, 0]) == pytest.approx(0)
+    assert certain.score([[0.0], [1.0]], lengths=[1, 1]) == -inf
 
 
 def test_the_stationary_distribution():

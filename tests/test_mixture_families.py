@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fastgen import GaussianMixture, GenerativeClassifier, Mixture, families
+from fastgen import GaussianMixture, GenerativeClassifier, Mixture, _mixture_em, families
 
 # Earthquakes of magnitude 7 or more, 1900-2006 (Zucchini & MacDonald, Hidden Markov Models for Time Series, table 1.1).
 _COUNTS = """
@@ -156,6 +156,20 @@ def test_family_is_checked():
         Mixture("poisson", 2).fit(EARTHQUAKES)
     with pytest.raises(ValueError, match="row 0, column 0"):
         Mixture(families.Poisson(), 2).fit(-EARTHQUAKES)
+
+
+@pytest.mark.parametrize(("family", "bad"), [(families.Multinomial(), np.nan), (families.Poisson(), -1.0)])
+def test_bad_values_name_their_row(family, bad, monkeypatch):
+    """Not their place in a cluster, in a sample of the rows, or in a block."""
+    X = np.random.default_rng(0).poisson([2.0, 9.0], (60, 2)).astype(float)
+    X[37, 0] = bad
+    for data in (X, [X[:30], X[30:]]):
+        with pytest.raises(ValueError, match="row 37"):
+            Mixture(family, 3, random_state=0).fit(data)
+    monkeypatch.setattr(_mixture_em, "_START_ROWS", 50)
+    X[[37, 38, 39], 0] = bad
+    with pytest.raises(ValueError, match="row 37"):
+        Mixture(family, 3, random_state=0).fit(X)
 
 
 def test_online_em_of_counts_and_where_it_cannot_be():

@@ -80,6 +80,8 @@ class Sequences:
         self.layout = Layout(as_offsets(lengths, len(X)), weights)
         self.missing = False
         """Whether missing values were found."""
+        self.idle = False
+        """Whether a sequence without weight was found to be impossible: then they count as not seen."""
 
     @property
     def lengths(self) -> Index:
@@ -135,7 +137,7 @@ class _Emitting(Recursions):
         self.model = model
         X, K = sequences.X, len(model.startprob)
         step_ns = 2.0
-        if sequences.labels is not None or model.emits is not None:
+        if sequences.labels is not None or sequences.idle or model.emits is not None or not len(X):
             emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
         elif isinstance(self.family, Gaussian) and not (
             sequences.missing and self.family.covariance_type in ("full", "tied")
@@ -244,6 +246,8 @@ class HiddenMarkov:
         """log p(x_t | z_t), (n, K); -inf for states that the labels rule out."""
         X = sequences.X
         refuse_infinity(X)
+        if not len(X):  # which families refuse
+            return np.empty((0, len(self.startprob)))
         logs = np.empty((len(X), self.family.n_components))
         self.family.log_density(X, out=logs, n_threads=n_threads)
         if self.emits is not None:
@@ -256,6 +260,8 @@ class HiddenMarkov:
             values = logs[known, states]
             logs[known] = -np.inf
             logs[known, states] = values
+        if sequences.idle:
+            logs[sequences.row_weights == 0] = 0.0
         return logs
 
     def shares(self, posterior: Array) -> Array:
@@ -303,8 +309,15 @@ class HiddenMarkov:
         return out
 
     def e_step(self, sequences: Sequences, n_threads: int | None = None) -> HMMStatistics:
-        """Log-likelihood and statistics of all sequences. An impossible sequence is a ValueError."""
-        found, components = self._with(sequences, n_threads, lambda recursions: recursions.e_step())
+        """Log-likelihood and statistics of all sequences. An impossible one that has weight is a ValueError."""
+        try:
+            found, components = self._with(sequences, n_threads, lambda recursions: recursions.e_step())
+        except ValueError:
+            if sequences.idle or sequences.weights is None or sequences.weights.all():
+                raise
+            sequences.idle = True
+            sequences.layout.wide.clear()
+            return self.e_step(sequences, n_threads)
         log_likelihoods = found.log_likelihoods
         total = log_likelihoods.sum() if sequences.weights is None else sequences.weights @ log_likelihoods
         return HMMStatistics(float(total), found.start, found.transitions, components)

@@ -49,76 +49,103 @@ def maximise_rows(counts: Array, old: Array, fixed: Array | None = None, ties: I
     """Rows p that maximise sum counts log p.
 
     counts, old : (R, K)
-        Rows without counts stay as they were. Entries that may not be must be 0 in both.
+        Rows without counts stay as they were, as far as the constraints allow. Entries that may not be must be 0 in
+        both.
     fixed : (R, K), optional
         Values of entries that stay, NaN for the others.
     ties : (R, K) of int, optional
         Free entries with the same number >= 0 have the same value.
+
+    Raises
+    ------
+    ValueError
+        No rows have these fixed and tied entries and add up to 1.
     """
-    p = old.copy()
-    free = np.isnan(fixed) if fixed is not None else np.ones(counts.shape, bool)
+    free = (old > 0) | (counts > 0)
+    mass, kept = np.ones((len(old), 1)), old
     if fixed is not None:  # they may be others than those of the old rows
-        mass_left = np.maximum(0.0, 1.0 - np.nansum(fixed, axis=1, keepdims=True))
+        free &= np.isnan(fixed)
+        mass = 1.0 - np.nansum(fixed, axis=1, keepdims=True)
+        mass[mass < 1e-14] = 0.0  # they take all, but for rounding
         had = np.where(free, old, 0.0).sum(axis=1, keepdims=True)
-        p = np.where(free, np.divide(old * mass_left, had, out=np.zeros_like(p), where=had > 0), fixed)
-    free &= (old > 0) | (counts > 0)
-    mass = 1.0 if fixed is None else np.maximum(0.0, 1.0 - np.nansum(fixed, axis=1, keepdims=True))
-    if ties is not None and ((ties >= 0) & free).any():
-        return _maximise_tied(counts, p, free, np.broadcast_to(mass, (len(p), 1))[:, 0], ties)
+        kept = np.divide(old * mass, had, out=np.zeros_like(old), where=had > 0)
+        kept = np.where(free, kept, np.nan_to_num(fixed))
     total = np.where(free, counts, 0.0).sum(axis=1, keepdims=True)
     some = total > 0
-    values = np.divide(counts * mass, total, out=np.zeros_like(p), where=some)
-    return np.where(free & some, values, p)
+    p = np.where(free & some, np.divide(counts * mass, total, out=np.zeros_like(old), where=some), kept)
+    if ties is not None:
+        tied = (free & (ties >= 0)).any(axis=1)
+        if tied.any():
+            p[tied] = _maximise_tied(counts[tied], kept[tied], free[tied], mass[tied, 0], ties[tied])
+    return p
 
 
-def _maximise_tied(counts: Array, p: Array, free: Array, mass: Array, ties: Index) -> Array:
-    """With Lagrange multipliers: theta_g = N_g / sum_r lambda_r m_rg, where group g has m_rg entries in row r.
+def _maximise_tied(counts: Array, p: Array, free: NDArray[np.bool_], mass: Array, ties: Index) -> Array:
+    """Maximise sum_g N_g log theta_g where each row sums up, M theta = mass, and theta >= 0.
 
-    The multipliers minimise the convex sum_r mass_r lambda_r - sum_g N_g log sum_r m_rg lambda_r: Newton's method.
+    Group g has M_rg entries in row r. Optimal are theta, s >= 0 with s = M^T multipliers and theta_g s_g = N_g: where
+    N_g is 0, one of the two is. Newton's method on these products from a point inside, a primal-dual interior-point
+    method (Jansen, Roos, Terlaky & Vial 1996). ``p`` decides what the counts leave open, as counts of next to nothing.
     """
     R, K = p.shape
     number = np.where(ties >= 0, ties + R * K, np.arange(R * K).reshape(R, K))
     groups, group = np.unique(number[free], return_inverse=True)
-    rows = np.nonzero(free)[0]
-    m = np.zeros((R, len(groups)))
-    np.add.at(m, (rows, group), 1.0)
-    N = np.bincount(group, counts[free], len(groups))
-    used = m[:, N > 0].sum(axis=1) > 0  # the others keep what they have
-    if not used.all():
-        keep = ~used & free.any(axis=1)
-        touched = m[keep].sum(axis=0) > 0
-        if (m[used][:, touched] > 0).any():
-            raise ValueError("tied transitions leave no probability for a row that has no other transition")
-    m_used, N_used = m[used][:, N > 0], N[N > 0]
-    multiplier = np.maximum((m_used * (N_used / m_used.sum(axis=0))).sum(axis=1), 1e-300) / mass[used]
-
-    def value(multiplier: Array) -> float:
-        sums = multiplier @ m_used
-        return float(mass[used] @ multiplier - N_used @ np.log(sums)) if sums.min() > 0 else np.inf
-
-    best = value(multiplier)
-    for _ in range(100):
-        sums = multiplier @ m_used
-        gradient = mass[used] - m_used @ (N_used / sums)
-        if np.abs(gradient).max() < 1e-14:
+    M = np.zeros((R, len(groups)))
+    np.add.at(M, (np.nonzero(free)[0], group), 1.0)
+    N, had = np.bincount(group, counts[free]), np.bincount(group, p[free])
+    inside = _inside(M, mass, had / M.sum(axis=0))
+    able = inside > 0
+    rows = M[:, able].any(axis=1)
+    M, b, x, N = M[np.ix_(rows, able)], mass[rows], inside[able], N[able] / (N[able].sum() or 1.0)
+    goal = N + 1e-36 * np.maximum(had[able], 1e-30)
+    s = np.maximum(M @ (N / M.sum(axis=0)), 1e-3) / b @ M
+    for _ in range(200):
+        # Steps dx = root u and ds = (q - u) / root, where M dx = b - M x, and s stays among the M^T multipliers
+        root, q = np.sqrt(x / s), (goal - x * s) / np.sqrt(x * s)
+        u = q + _least(M * root, b - M @ (x + root * q))
+        dx, ds = root * u, (q - u) / root
+        share = 0.9 / max((-dx / x).max(initial=0.9), (-ds / s).max(initial=0.9))
+        x, s = x + share * dx, s + share * ds
+        if share == 1.0 and (np.abs(x * s - goal) <= 1e-12 * goal).all():
             break
-        curvature = (m_used * (N_used / sums**2)) @ m_used.T
-        step = np.linalg.lstsq(curvature, gradient, rcond=1e-13)[0]
-        scale = 1.0
-        while scale > 1e-12:
-            candidate = multiplier - scale * step
-            now = value(candidate)
-            if now <= best:
-                break
-            scale /= 2
-        else:
-            break
-        multiplier, best = candidate, now
+    x += x * _least(M * x, b - M @ x)
+    x[(N == 0) & (x < 1e-17)] = 0.0
     theta = np.zeros(len(groups))
-    theta[N > 0] = N_used / (multiplier @ m_used)
+    theta[able] = x
     result = p.copy()
-    result[free] = np.where(used[rows], theta[group], p[free])
+    result[free] = theta[group]
     return result
+
+
+def _least(A: Array, b: Array) -> Array:
+    """The shortest x with A x = b. Rows of A are scaled, so that only those that depend on others count as such."""
+    scale = np.sqrt((A**2).sum(axis=1))
+    return np.asarray(np.linalg.lstsq(A / scale[:, None], b / scale, rcond=None)[0])
+
+
+def _inside(M: Array, mass: Array, guess: Array) -> Array:
+    """A solution of M theta = mass, theta >= 0, with as few zeros as there can be: ``guess``, if it is one.
+
+    One linear programme (Freund, Roundy & Todd 1985): theta = (t + more) / scale, where t <= 1 is 0 or 1.
+    """
+    if guess.min() > 1e-100 and np.abs(M @ guess - mass).max() < 1e-9:
+        return guess
+    from scipy.optimize import linprog
+
+    R, G = M.shape
+    found = linprog(
+        np.repeat([-1.0, 0.0], [G, G + 1]),
+        A_eq=np.hstack([M, M, -mass[:, None]]),
+        b_eq=np.zeros(R),
+        bounds=[(0, 1)] * G + [(0, None)] * G + [(1, None)],
+    )
+    if found.x is None:
+        raise ValueError(
+            "no probabilities are tied like this and add up to 1 in each row, given the fixed values and the mask: "
+            "remove some of the ties, or leave an entry of each row free"
+        )
+    t, more, scale = found.x[:G], found.x[G:-1], found.x[-1]
+    return np.where(t > 0.5, (t + more) / scale, 0.0)
 
 
 @dataclass(frozen=True)
@@ -126,9 +153,9 @@ class ChainStep:
     """The constraints of a fit, and its M-step."""
 
     start_mask: NDArray[np.bool_]
-    """(K,)"""
+    """(K,) what is not always 0"""
     mask: NDArray[np.bool_]
-    """(K, K)"""
+    """(K, K) what is not always 0"""
     start_pseudo: Array
     pseudo: Array
     start_fixed: Array | None = None
@@ -144,13 +171,23 @@ class ChainStep:
         if self.stationary:
             A = self._maximise_stationary(first, counts, old)
             return stationary_distribution(A), A
-        new = maximise_rows(
-            first[None],
-            old_start[None],
-            None if self.start_fixed is None else self.start_fixed[None],
-            None if self.start_ties is None else self.start_ties[None],
-        )[0]
-        return new, maximise_rows(counts, old, self.fixed, self.ties)
+        return self._rows(first, counts, old_start, old)
+
+    def project(self, start: Array, A: Array) -> tuple[Array, Array]:
+        """What comes closest to these probabilities, or to the shares of these counts, under the constraints.
+
+        Rows that have nothing where something may be are uniform.
+        """
+        start, A = np.where(self.start_mask, start, 0.0), np.where(self.mask, A, 0.0)
+        uniform = self.mask / self.mask.sum(axis=1, keepdims=True)
+        start, A = self._rows(start, A, self.start_mask / self.start_mask.sum(), uniform)
+        return (stationary_distribution(A) if self.stationary else start), A
+
+    def _rows(self, first: Array, counts: Array, old_start: Array, old: Array) -> tuple[Array, Array]:
+        start_fixed = None if self.start_fixed is None else self.start_fixed[None]
+        start_ties = None if self.start_ties is None else self.start_ties[None]
+        start = maximise_rows(first[None], old_start[None], start_fixed, start_ties)[0]
+        return start, maximise_rows(counts, old, self.fixed, self.ties)
 
     def penalty(self, start: Array, A: Array) -> float:
         """Logarithm of the prior that the pseudo-counts stand for."""
@@ -204,5 +241,6 @@ class ChainStep:
 
         starts = [logits_of(old), logits_of(maximise_rows(counts, old))]
         begin = min(starts, key=lambda logits: negative(logits)[0])
-        found: Any = minimize(negative, begin, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-12})
+        options: Any = {"maxiter": 200, "gtol": 1e-12, "ftol": 1e-15}
+        found: Any = minimize(negative, begin, jac=True, method="L-BFGS-B", options=options)
         return matrix(found.x if negative(found.x)[0] <= negative(starts[0])[0] else starts[0])

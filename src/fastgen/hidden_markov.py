@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from fastgen import _mixture_em, families
@@ -24,13 +25,15 @@ from fastgen._mixture_em import MixtureStatistics, Source
 from fastgen._progress import Progress
 from fastgen._transitions import ChainStep, stationary_distribution
 from fastgen._validation import Array, Data, as_floats, as_generator, as_weights, check_choice, check_number
-from fastgen.errors import EmptyComponentError
+from fastgen.errors import ComponentError, EmptyComponentError
 from fastgen.mixture import Mixture, _distinct, _regularised
 
 __all__ = ["HMM", "Decoded", "Filter", "Forecast"]
 
 _INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
 _TOPOLOGIES = ("left-right", "cyclic")
+_OF_ALL_ROWS = 0.01
+"""Weight of all rows in the start of each component, relative to the weight of its own rows."""
 
 
 class Decoded(NamedTuple):
@@ -85,7 +88,7 @@ class HMM(FastgenEstimator):
         and from the last to the first. Impossible ones are exactly 0.
     start_mask : bool array (K,), optional
     startprob_init, transmat_init : arrays (K,), (K, K), optional
-        Where EM starts. Zeros stay zeros.
+        Where EM starts. Zeros stay zeros, whatever the pseudo-counts: they are what the masks do not allow.
     startprob_fixed, transmat_fixed : arrays (K,), (K, K), optional
         Values that are not fitted; NaN where they are.
     startprob_ties, transmat_ties : integer arrays (K,), (K, K), optional
@@ -95,7 +98,8 @@ class HMM(FastgenEstimator):
     emission_fixed : dict, optional
         {state: family with the parameters of one component}: emissions that are not fitted.
     start_pseudo_count, transition_pseudo_count : float or array, default=0
-        Added to expected counts (Dirichlet priors with parameters 1 + these), where the masks allow.
+        Added to expected counts (Dirichlet priors with parameters 1 + these), where the masks and the start's zeros
+        allow.
     stationary_start : bool, default=False
         The start is the stationary distribution of the chain, in the M-step too.
     tol : float, default=1e-6
@@ -104,11 +108,14 @@ class HMM(FastgenEstimator):
     n_init : int, default=1
         Starts; the best result is kept.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        First states of the rows, as in `fastgen.Mixture`; their transitions start the chain.
+        First states of the rows, as in `fastgen.Mixture`; their transitions start the chain. States with labels start
+        from the rows of these instead. To each state's rows, a little of all rows is added.
     reseed : bool, default=True
-        Give a state that is never visited the rows that the model explains least; otherwise EM ends there.
+        Give a state that is never visited the rows that the model explains least, and transitions to and from it;
+        otherwise EM ends there.
     random_state : None, int or RandomState
     warm_start : bool, default=False
+        Start from the parameters of the last fit, under the constraints of this one.
     verbose : int, default=0
         1 or 2: progress, through the logger ``fastgen``.
     verbose_interval : int, default=10
@@ -117,6 +124,8 @@ class HMM(FastgenEstimator):
     ----------
     startprob_, transmat_ : arrays (K,), (K, K)
     family_ : the family with its parameters; with ``emission_ties`` or ``emission_fixed``, of the fitted components
+    state_components_ : integer array (K,)
+        Which component of ``family_`` each state emits; -1 for the states of ``emission_fixed``.
     converged_, n_iter_, stop_reason_
         ``converged``, ``max_iter``, ``interrupted``, ``degenerate`` (a state's emissions collapsed) or ``decreased``
         (which should not happen).
@@ -212,8 +221,10 @@ class HMM(FastgenEstimator):
             if lengths is not None or groups is not None:
                 raise ValueError("a list of sequences has its own lengths: give no lengths or groups")
             lengths = [len(part) for part in parts]
-            if labels is not None and len(labels) == len(parts) and np.ndim(labels[0]) == 1:
-                labels = np.concatenate([np.asarray(part) for part in labels])
+            if labels is not None and len(labels) == len(parts) and all(np.ndim(part) == 1 for part in labels):
+                if [len(part) for part in labels] != lengths:
+                    raise ValueError("labels must be as long as their sequences")
+                labels = np.concatenate([np.empty(0, np.intp), *(part for part in labels if len(part))])
             full = [np.asarray(part) for part in parts if len(part)]
             if not full:
                 return Sequences(np.empty((0, 0 if reset else self.n_features_in_)), lengths)
@@ -271,10 +282,12 @@ class HMM(FastgenEstimator):
             start_mask = _as_mask(self.start_mask, "start_mask", (K,))
         if not mask.any(axis=1).all() or not start_mask.any():
             raise ValueError("each state needs a transition that the mask allows, and the start a state")
-        pseudo = np.where(mask, _as_pseudo_count(self.transition_pseudo_count, "transition_pseudo_count", (K, K)), 0.0)
-        first = np.where(start_mask, _as_pseudo_count(self.start_pseudo_count, "start_pseudo_count", (K,)), 0.0)
         fixed = _as_fixed(self.transmat_fixed, "transmat_fixed", mask)
         start_fixed = _as_fixed(self.startprob_fixed, "startprob_fixed", start_mask)
+        mask = _without_zeros(mask, self.transmat_init, "transmat_init", fixed)
+        start_mask = _without_zeros(start_mask, self.startprob_init, "startprob_init", start_fixed)
+        pseudo = np.where(mask, _as_pseudo_count(self.transition_pseudo_count, "transition_pseudo_count", (K, K)), 0.0)
+        first = np.where(start_mask, _as_pseudo_count(self.start_pseudo_count, "start_pseudo_count", (K,)), 0.0)
         ties = _as_ties(self.transmat_ties, "transmat_ties", (K, K))
         start_ties = _as_ties(self.startprob_ties, "startprob_ties", (K,))
         constrained = (fixed, start_fixed, ties, start_ties, self.start_mask, self.startprob_init)
@@ -365,7 +378,7 @@ class HMM(FastgenEstimator):
             self._forget()
         self._check_parameters()
         sequences = self._sequences(X, lengths, groups, sample_weight, labels, reset=True)
-        n = len(sequences.X)
+        n = len(sequences.X) if sequences.row_weights is None else int(np.count_nonzero(sequences.row_weights))
         if n < 2:
             raise ValueError(f"Found array with {n} sample(s) while a minimum of 2 is required by HMM")
         if n < self.n_components:
@@ -377,6 +390,8 @@ class HMM(FastgenEstimator):
         given = self.n_components, sequences.X.shape[1]
         if warm is not None and (len(warm.startprob), warm.family.n_features) != given:
             raise ValueError("warm_start needs the number of states and features of the last fit")
+        if warm is not None:
+            warm = self._go_on(warm, step)
         random_state = check_random_state(self.random_state)
         progress = Progress(self.verbose, self.verbose_interval)
         n_init = 1 if warm is not None else self.n_init
@@ -393,33 +408,27 @@ class HMM(FastgenEstimator):
                 break
         self._finish(cast(Fit, best), objectives)
 
+    def _go_on(self, last: HiddenMarkov, step: ChainStep) -> HiddenMarkov:
+        """The last parameters, under the constraints of this fit."""
+        _, emits, fixed = self._emission_map()
+        model = HiddenMarkov(*step.project(last.startprob, last.transmat), last.family, emits, fixed)
+        if not np.array_equal(_state_components(model), _state_components(last)):
+            raise ValueError("warm_start needs the emission_ties, and the states of emission_fixed, of the last fit")
+        return model
+
     def _start(self, family: Any, sequences: Sequences, step: ChainStep, random_state: Any) -> HiddenMarkov:
         """One start: states from clusters, transitions from their order."""
         K = self.n_components
         X, weights = sequences.X, sequences.row_weights
         G, emits, fixed = self._emission_map()
-        source = Source.of_array(X, weights)
-        sampled, its_weights = source.sample(_mixture_em._START_ROWS, random_state)
-        known = getattr(family, "parameters", None) if _has_parameters(family) else None
-        labels = sequences.labels
-        if known is not None:
-            if family.n_components != G:
-                raise ValueError(f"family has {family.n_components} components, but {G} are needed")
-            start_family = family
-        elif labels is not None and emits is None and len(np.unique(labels[labels >= 0])) == K:
-            rows = labels >= 0
-            w = None if weights is None else weights[rows]
-            statistics = _mixture_em.statistics_of_labels(family, X[rows], w, labels[rows], K)
-            start_family = family.maximise(statistics)
-        elif self.init_params == "random":
-            start_family = family.maximise(_mixture_em.random_statistics(family, sampled, its_weights, G, random_state))
-        else:
-            found = _mixture_em.starting_labels(sampled, its_weights, G, self.init_params, random_state)
-            start_family = family.maximise(_mixture_em.statistics_of_labels(family, sampled, its_weights, found, G))
-        model = HiddenMarkov(np.full(K, 1 / K), np.full((K, K), 1 / K), start_family, emits, fixed)
-        counts, first = np.zeros((K, K)), np.zeros(K)
+        if not _has_parameters(family):
+            family = self._start_family(family, sequences, G, emits, random_state)
+        elif family.n_components != G:
+            raise ValueError(f"family has {family.n_components} components, but {G} are needed")
+        model = HiddenMarkov(np.full(K, 1 / K), np.full((K, K), 1 / K), family, emits, fixed)
+        first, counts = np.ones(K), np.ones((K, K))
         if K > 1:
-            state = model.log_density(Sequences(X, sequences.lengths, None, labels)).argmax(axis=1)
+            state = model.log_density(Sequences(X, sequences.lengths, None, sequences.labels)).argmax(axis=1)
             w = np.ones(len(X)) if weights is None else weights
             offsets = sequences.layout.offsets
             begins = np.zeros(len(X), bool)
@@ -427,34 +436,58 @@ class HMM(FastgenEstimator):
             inner = np.flatnonzero(~begins)
             np.add.at(counts, (state[inner - 1], state[inner]), w[inner])
             np.add.at(first, state[begins], w[begins])
-        smooth = np.where(step.mask, 1.0, 0.0)
-        A = self._given(self.transmat_init, "transmat_init", (counts + 1) * smooth, step.fixed, step.ties)
-        if step.stationary:
-            return HiddenMarkov(stationary_distribution(A), A, start_family, emits, fixed)
-        start = self._given(
-            self.startprob_init, "startprob_init", (first + 1) * step.start_mask, step.start_fixed, step.start_ties
-        )
-        return HiddenMarkov(start, A, start_family, emits, fixed)
+        if self.startprob_init is not None:
+            first = np.asarray(self.startprob_init, np.float64)
+        if self.transmat_init is not None:
+            counts = np.asarray(self.transmat_init, np.float64)
+        return HiddenMarkov(*step.project(first, counts), family, emits, fixed)
 
-    def _given(self, value: Any, name: str, counts: Array, fixed: Any, ties: Any) -> Array:
-        """A start that the user gave, or from counts, under the constraints."""
-        from fastgen._transitions import maximise_rows
+    def _start_family(self, family: Any, sequences: Sequences, G: int, emits: Index | None, random_state: Any) -> Any:
+        """Components from the rows that are known to be theirs; without these, from clusters or at random.
 
-        rows = np.atleast_2d(counts)
-        if value is not None:
-            array = np.atleast_2d(np.asarray(as_floats(value, name), np.float64))
-            if array.shape != rows.shape or not np.isfinite(array).all() or array.min() < 0:
-                raise ValueError(f"{name} must hold {rows.shape} probabilities, got shape {np.shape(value)}")
-            if np.abs(array.sum(axis=1) - 1).max() > 1e-6:
-                raise ValueError(f"{name} must have rows that add up to 1")
-            if (array * (rows == 0)).any():
-                raise ValueError(f"{name} is not 0 where the mask allows nothing")
-            rows = array
-        shaped = [None if part is None else np.atleast_2d(part) for part in (fixed, ties)]
-        old = rows / rows.sum(axis=1, keepdims=True)
-        if shaped[0] is not None:
-            old = np.where(np.isnan(shaped[0]), old, shaped[0])
-        return maximise_rows(rows, old, shaped[0], shaped[1]).reshape(np.shape(counts))
+        A little of all rows is added to each: few rows have no covariance, and what they lack is not impossible.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        X, weights = sequences.X, sequences.row_weights
+        known = np.full(len(X), -1) if sequences.labels is None else sequences.labels
+        if emits is not None:
+            known = np.where((known >= 0) & (emits[known] < G), emits[known], -1)
+        if weights is not None:
+            known = np.where(weights > 0, known, -1)
+        if len(X) > _mixture_em._START_ROWS:
+            rows = sample_without_replacement(len(X), _mixture_em._START_ROWS, random_state=random_state)
+            more = np.flatnonzero(known >= 0)
+            if len(more) > len(rows):
+                more = random_state.choice(more, len(rows), replace=False)
+            rows = np.union1d(rows, more)
+            X, known, weights = X[rows], known[rows], None if weights is None else weights[rows]
+        w = np.ones(len(X)) if weights is None else weights
+        certain = np.flatnonzero(known >= 0)
+        sizes = np.bincount(known[certain], minlength=G)
+        shares = np.zeros((len(X), G))
+        if sizes.all():
+            pass
+        elif self.init_params == "random":
+            shares = random_state.uniform(size=shares.shape)
+            shares /= shares.sum(axis=1, keepdims=True)
+        else:
+            cluster = _mixture_em.starting_labels(X, weights, G, self.init_params, random_state)
+            both = np.zeros((G, G))
+            np.add.at(both, (cluster[certain], known[certain]), 1.0)
+            component = linear_sum_assignment(both, maximize=True)[1]
+            shares[np.arange(len(X)), component[cluster]] = 1.0
+        shares[:, sizes > 0] = 0.0
+        shares[certain] = np.eye(G)[known[certain]]
+        shares *= w[:, None]
+        shares += np.outer(w / w.sum(), _OF_ALL_ROWS * np.maximum(shares.sum(axis=0), w.mean()))
+        try:
+            return family.maximise(family.statistics(X, shares))
+        except ComponentError:
+            raise
+        except ValueError:
+            family.statistics(sequences.X)  # where it is in X, not among some of its rows
+            raise
 
     def _run(self, start: HiddenMarkov, sequences: Sequences, step: ChainStep, progress: Progress) -> Fit:
         lengths, weights = sequences.lengths, sequences.weights
@@ -471,7 +504,7 @@ class HMM(FastgenEstimator):
 
         def m_step(model: HiddenMarkov, statistics: HMMStatistics, **options: Any) -> HiddenMarkov:
             nonlocal reseeded
-            components = statistics.components
+            components, first, counts = statistics.components, statistics.start, statistics.transitions
             reseeded = False
             empty = _mixture_em.empty_components(MixtureStatistics(0.0, components))
             if len(empty):
@@ -482,9 +515,8 @@ class HMM(FastgenEstimator):
                 source = Source.of_array(sequences.X, sequences.row_weights)
                 components = _mixture_em.reseed(source, mixture, MixtureStatistics(0.0, components), empty).components
                 reseeded = True
-            startprob, transmat = step.maximise(
-                statistics.start, statistics.transitions, model.startprob, model.transmat
-            )
+                first, counts = _visited(statistics, empty if model.emits is None else np.isin(model.emits, empty))
+            startprob, transmat = step.maximise(first, counts, model.startprob, model.transmat)
             family = model.family.maximise(components, **options)
             return HiddenMarkov(startprob, transmat, family, model.emits, model.fixed)
 
@@ -502,7 +534,7 @@ class HMM(FastgenEstimator):
             stop_at_error=True,
             report=progress.iteration,
         )
-        progress.end(fit.stop_reason, fit.n_iter, fit.history[-1])
+        progress.end(fit.stop_reason, len(fit.history) - 1, fit.history[-1])
         return fit
 
     def _finish(self, fit: Fit, objectives: list[float]) -> None:
@@ -528,6 +560,7 @@ class HMM(FastgenEstimator):
         self.startprob_ = _constant(model.startprob)
         self.transmat_ = _constant(model.transmat)
         self.family_ = model.family
+        self.state_components_ = _constant(_state_components(model))
 
     @classmethod
     def from_parameters(cls, startprob: ArrayLike, transmat: ArrayLike, family: Any) -> Self:
@@ -556,7 +589,7 @@ class HMM(FastgenEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for name in {"startprob_", "transmat_"} & vars(self).keys():
+        for name in {"startprob_", "transmat_", "state_components_"} & vars(self).keys():
             getattr(self, name).flags.writeable = False  # pickling and copying forget it
 
     # Use --------------------------------------------------------------------------------------------------------------
@@ -597,7 +630,8 @@ class HMM(FastgenEstimator):
         model = self._model()
         sequences = self._sequences(X, lengths, groups, sample_weight)
         weights = np.ones(len(sequences.lengths)) if sequences.weights is None else sequences.weights
-        return float(weights @ model.log_prob(sequences) / max(1.0, float(weights @ sequences.lengths)))
+        log_prob = np.where(weights > 0, model.log_prob(sequences), 0.0)
+        return float(weights @ log_prob / max(1.0, float(weights @ sequences.lengths)))
 
     def predict_proba(
         self, X: Any, *, lengths: ArrayLike | None = None, groups: ArrayLike | None = None, labels: Any = None
@@ -1031,6 +1065,39 @@ def _as_ties(value: ArrayLike | None, name: str, shape: tuple[int, ...]) -> Inde
     return array.astype(np.intp)
 
 
+def _without_zeros(
+    mask: NDArray[np.bool_], value: ArrayLike | None, name: str, fixed: Array | None
+) -> NDArray[np.bool_]:
+    """The mask without the zeros of a start, which is checked."""
+    if value is None:
+        return mask
+    array = np.asarray(as_floats(value, name), np.float64)
+    if array.shape != mask.shape or not np.isfinite(array).all() or array.min() < 0:
+        raise ValueError(f"{name} must hold {mask.shape} probabilities, got shape {array.shape}")
+    if np.abs(array.sum(axis=-1) - 1).max() > 1e-6:
+        raise ValueError(f"{name} must have rows that add up to 1")
+    if array[~mask].any():
+        raise ValueError(f"{name} is not 0 where the mask allows nothing")
+    if fixed is None:
+        return mask & (array > 0)
+    free = np.isnan(fixed)
+    if (free.any(axis=-1) & ~(free & (array > 0)).any(axis=-1) & (np.nansum(fixed, axis=-1) < 1 - 1e-9)).any():
+        raise ValueError(
+            f"{name} is 0 wherever the fixed values of a row leave something free: the row adds up to less than 1"
+        )
+    return mask & (~free | (array > 0))
+
+
+def _visited(statistics: HMMStatistics, states: NDArray[Any]) -> tuple[Array, Array]:
+    """Expected starts and transitions; states that are never visited get a tenth of what an average one has."""
+    first, counts = statistics.start.copy(), statistics.transitions.copy()
+    share = 0.1 / len(first)
+    first[states] += share * first.sum()
+    counts[:, states] += share * counts.sum(axis=1, keepdims=True)
+    counts[states] += share * counts.sum(axis=0)
+    return first, counts
+
+
 def _free(mask: NDArray[np.bool_], fixed: Array | None, ties: Index | None) -> int:
     """Free parameters of stochastic rows."""
     free = mask.copy()
@@ -1065,7 +1132,13 @@ def _log_times(logs: Array, log_M: Array) -> Array:
     return out
 
 
-def _constant(array: Array) -> Array:
+def _state_components(model: HiddenMarkov) -> Index:
+    """(K,) which component of the family each state emits; -1 where its emission is not fitted."""
+    emits = np.arange(len(model.startprob)) if model.emits is None else model.emits
+    return np.where(emits < model.family.n_components, emits, -1)
+
+
+def _constant(array: NDArray[Any]) -> NDArray[Any]:
     copy = array.copy()
     copy.flags.writeable = False
     return copy

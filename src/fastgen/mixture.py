@@ -137,6 +137,12 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             if not isinstance(family, families.Gaussian):
                 raise
             return self._start(family, _mixture_em.filled(X, weights), weights, random_state)
+        except ComponentError:
+            raise
+        except ValueError:
+            for block in [X] if len(X) == source.size[0] else (block for block, _ in source):
+                family.statistics(block)  # where it is in X, not among some of its rows
+            raise
 
     def _start(self, family: Any, X: Data, weights: Array | None, random_state: Any) -> _mixture_em.Mixture:
         K = self.n_components
@@ -259,7 +265,7 @@ class _BaseMixture(DensityMixin, FastgenEstimator):  # type: ignore[misc]
             stop_at_error=True,
             report=progress.iteration,
         )
-        progress.end(fit.stop_reason, fit.n_iter, fit.history[-1])
+        progress.end(fit.stop_reason, len(fit.history) - 1, fit.history[-1])
         return fit
 
     def _collapsed(self, error: ComponentError) -> ComponentError:
