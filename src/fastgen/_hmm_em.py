@@ -6,7 +6,9 @@ Gaussians and one categorical column go from the data to the results without an 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import pairwise
+from operator import add
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -27,6 +29,7 @@ from fastgen.families._gaussian_em import (
 from fastgen.kernels import GaussianFactors
 
 T = TypeVar("T")
+_PART_ROWS = 1 << 16  # with checkpoints: what is held at once of short sequences
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,24 @@ class Sequences:
         lengths: ArrayLike | None = None,
         weights: Array | None = None,
         labels: NDArray[np.intp] | None = None,
+        *,
+        checkpoints: bool = False,
     ) -> None:
         self.X = X
         self.weights = weights
         """(S,) weight of each sequence, or None"""
         self.labels = labels
         """(n,) the state of each step, -1 where it is not known, or None"""
-        self.layout = Layout(as_offsets(lengths, len(X)), weights)
+        self.checkpoints = checkpoints
+        """Whether an E-step should need no more memory than for the square root of the steps."""
+        self.layout = Layout(as_offsets(lengths, len(X)), weights, blocks=checkpoints)
         self.missing = False
         """Whether missing values were found."""
-        self.idle = False
-        """Whether a sequence without weight was found to be impossible: then they count as not seen."""
+
+    def found_missing(self) -> None:
+        """What was found out so far is worth nothing."""
+        self.missing = True
+        self.layout.wide.clear()
 
     @property
     def lengths(self) -> Index:
@@ -92,6 +102,26 @@ class Sequences:
     def row_weights(self) -> Array | None:
         """(n,) the weight of each row's sequence."""
         return None if self.weights is None else np.repeat(self.weights, self.lengths)
+
+    def rows(self, first: int, stop: int, sequences: slice | None = None) -> "Sequences":
+        """Some of the rows: these sequences, or, by default, part of one."""
+        lengths = None if sequences is None else self.lengths[sequences]
+        weights = None if sequences is None or self.weights is None else self.weights[sequences]
+        labels = None if self.labels is None else self.labels[first:stop]
+        part = Sequences(self.X[first:stop], lengths, weights, labels, checkpoints=self.checkpoints)
+        part.layout.origin = (first, 0 if sequences is None else sequences.start)
+        return part
+
+    @cached_property
+    def parts(self) -> list["Sequences"]:
+        """Of no more than ``_PART_ROWS`` each, or of one sequence that has more."""
+        offsets, edges = self.layout.offsets, [0]
+        for s in range(1, len(offsets) - 1):
+            if offsets[s + 1] - offsets[edges[-1]] > _PART_ROWS:
+                edges.append(s)
+        edges.append(len(offsets) - 1)
+        found = [self.rows(offsets[i], offsets[j], slice(i, j)) for i, j in pairwise(edges)]
+        return [part for part in found if len(part.X)] or [self]
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -137,7 +167,7 @@ class _Emitting(Recursions):
         self.model = model
         X, K = sequences.X, len(model.startprob)
         step_ns = 2.0
-        if sequences.labels is not None or sequences.idle or model.emits is not None or not len(X):
+        if sequences.labels is not None or model.emits is not None or not len(X):
             emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
         elif isinstance(self.family, Gaussian) and not (
             sequences.missing and self.family.covariance_type in ("full", "tied")
@@ -179,10 +209,7 @@ class _Emitting(Recursions):
         """The outcome, and the statistics of the family."""
         X, K = self.sequences.X, self.chain.K
         d = X.shape[1]
-        fused = self.factors is not None
-        if self.factors is not None and self.factors.kind == _gaussian.FULL:
-            fused = d <= 112 and K * d * d <= 1 << 18  # see by_rows in mixture.h
-        if not fused:
+        if not self.model.fused(self.sequences):
             posterior = np.empty((len(X), K))
             outcome = self.forward_backward(posterior, transitions=True)
             return outcome, self.family.statistics(X, self.model.shares(posterior), n_threads=self.n_threads)
@@ -193,12 +220,14 @@ class _Emitting(Recursions):
             self.emissions = self.gaussian_emissions(factors)
             shape = (K, d, d) if full else (K, d)
             moments = Moments(about, full, np.zeros(K), np.zeros((K, d)), np.zeros(shape), np.zeros((K, d)))
-            outcome = self.forward_backward(transitions=True, moments=moments)
+            outcome = self.forward_backward(
+                transitions=True, moments=moments, reduce=lambda i, j, p: moments_of(X[i:j], p, about, full)
+            )
             outcomes.append(outcome)
             if full:
                 moments.second += np.triu(moments.second, 1).mT
-            for start, stop, posterior in outcome.rest:
-                _add_moments(X[start:stop], posterior, moments)
+            for part in outcome.rest:
+                moments += part
             if factors.kind != _gaussian.DIAG_MISSING:
                 moments.count = np.repeat(moments.weight[:, None], d, axis=1)
             return Sums(0.0, moments.weight, moments.first, moments.second, moments.count)
@@ -211,21 +240,51 @@ class _Emitting(Recursions):
         return outcomes[-1], statistics
 
 
-def _add_moments(X: Data, posterior: Array, moments: Moments) -> None:
-    """Add those of rows that the kernel left to others."""
-    moments.weight += posterior.sum(axis=0)
+class _Streamed(Recursions):
+    """Recursions of long sequences over any family, whose densities are found block by block."""
+
+    def __init__(self, model: "HiddenMarkov", sequences: Sequences, n_threads: int | None) -> None:
+        self.sequences = sequences
+        self.model = model
+        unused = _hmm.Emissions(_hmm.LOGS, np.zeros((1, len(model.startprob))), len(model.startprob))
+        super().__init__(unused, model.chain, sequences.layout, n_threads=n_threads)
+
+    def _in_lanes(self, *_: Any) -> tuple[None, Array]:
+        return None, np.empty((0, 2))
+
+    def _emissions_of(self, row: int, n: int, wide: bool) -> tuple[_hmm.Emissions, int]:
+        logs = self.model.log_density(self.sequences.rows(row, row + n), 1)
+        return _hmm.Emissions(_hmm.LOGS, logs, self.chain.K), 0
+
+    def e_step(self) -> tuple[Outcome, Any]:
+        """The outcome, and the statistics of the family."""
+
+        def statistics(first: int, stop: int, posterior: Array) -> Any:
+            shares = self.model.shares(posterior)
+            return self.model.family.statistics(self.sequences.X[first:stop], shares, n_threads=1)
+
+        outcome = self.forward_backward(transitions=True, reduce=statistics)
+        return outcome, reduce(add, outcome.rest)
+
+
+def moments_of(X: Data, posterior: Array, about: Array, full: bool) -> Moments:
+    """Those of a few rows."""
+    K, d = about.shape
+    weight, first, count = posterior.sum(axis=0), np.empty((K, d)), np.zeros((K, d))
+    second = np.empty((K, d, d) if full else (K, d))
     for k, p in enumerate(posterior.T):
-        z = X - moments.about[k]
-        if moments.full:
+        z = X - about[k]
+        if full:
             weighted = z * p[:, None]
-            moments.first[k] += weighted.sum(axis=0)
-            moments.second[k] += weighted.T @ z
+            first[k] = weighted.sum(axis=0)
+            second[k] = weighted.T @ z
             continue
         seen = ~np.isnan(z)
         z[~seen] = 0.0
-        moments.count[k] += p @ seen
-        moments.first[k] += p @ z
-        moments.second[k] += p @ z**2
+        count[k] = p @ seen
+        first[k] = p @ z
+        second[k] = p @ z**2
+    return Moments(about, full, weight, first, second, count)
 
 
 @dataclass(frozen=True)
@@ -260,8 +319,6 @@ class HiddenMarkov:
             values = logs[known, states]
             logs[known] = -np.inf
             logs[known, states] = values
-        if sequences.idle:
-            logs[sequences.row_weights == 0] = 0.0
         return logs
 
     def shares(self, posterior: Array) -> Array:
@@ -283,8 +340,7 @@ class HiddenMarkov:
         try:
             return run(_Emitting(self, sequences, n_threads))
         except _MissingFoundError:
-            sequences.missing = True
-            sequences.layout.wide.clear()
+            sequences.found_missing()
             return run(_Emitting(self, sequences, n_threads))
 
     def log_prob(self, sequences: Sequences, n_threads: int | None = None) -> Array:
@@ -308,16 +364,28 @@ class HiddenMarkov:
         self._with(sequences, n_threads, lambda recursions: recursions.filtered(out))
         return out
 
+    def fused(self, sequences: Sequences) -> bool:
+        """Whether an E-step goes from data to statistics without an array of posteriors."""
+        family, d = self.family, sequences.X.shape[1]
+        if sequences.labels is not None or self.emits is not None or not isinstance(family, Gaussian):
+            return False
+        if family.covariance_type in ("full", "tied") and sequences.missing:
+            return False
+        return family.covariance_type != "full" or (
+            d <= 112 and family.n_components * d * d <= 1 << 18
+        )  # by_rows in mixture.h
+
     def e_step(self, sequences: Sequences, n_threads: int | None = None) -> HMMStatistics:
         """Log-likelihood and statistics of all sequences. An impossible one that has weight is a ValueError."""
+        if sequences.checkpoints and not self.fused(sequences) and len(sequences.parts) > 1:
+            return reduce(add, (self.e_step(part, n_threads) for part in sequences.parts))
         try:
-            found, components = self._with(sequences, n_threads, lambda recursions: recursions.e_step())
-        except ValueError:
-            if sequences.idle or sequences.weights is None or sequences.weights.all():
-                raise
-            sequences.idle = True
-            sequences.layout.wide.clear()
+            fused = not sequences.checkpoints or len(sequences.X) <= _PART_ROWS or self.fused(sequences)
+            found, components = (_Emitting if fused else _Streamed)(self, sequences, n_threads).e_step()
+        except _MissingFoundError:
+            sequences.found_missing()
             return self.e_step(sequences, n_threads)
         log_likelihoods = found.log_likelihoods
-        total = log_likelihoods.sum() if sequences.weights is None else sequences.weights @ log_likelihoods
-        return HMMStatistics(float(total), found.start, found.transitions, components)
+        if sequences.weights is not None:
+            log_likelihoods = np.where(sequences.weights > 0, sequences.weights * log_likelihoods, 0.0)
+        return HMMStatistics(float(log_likelihoods.sum()), found.start, found.transitions, components)

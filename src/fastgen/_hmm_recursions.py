@@ -30,6 +30,7 @@ from fastgen._validation import Array, Data, as_floats, as_out, as_weights
 _LANES = _hmm.LANES
 _SAFE = 1e-40  # transition probabilities from which on nothing can underflow that matters
 _WARM = 64  # steps: the shortest warm-up
+_BLOCK = 1024  # steps: the shortest block with checkpoints
 _CONVERGED = 1e-13
 _CONVERGED_PATH = 1e-10
 _STEP_NS = 1.0  # of one state: a guess, decides only about threads
@@ -172,6 +173,13 @@ def _plan(offsets: Index, selected: Index, target: int, warm: int, cut: bool, we
     return Plan(schedule, groups, tiles, selected[sequence][into], order, joints)
 
 
+def _parts(lengths: Index, most: int) -> list[int]:
+    """Edges of at most so many parts of the sequences, of about the same number of steps."""
+    ends = np.cumsum(lengths)
+    wanted = np.searchsorted(ends, np.arange(1, most) * ends[-1] // most)
+    return [0, *(int(i) for i in np.unique(wanted[(wanted > 0) & (wanted < len(ends))])), len(ends)]
+
+
 def _distinct(numbers: Index) -> Index:
     """Without repetitions, of sorted numbers."""
     return numbers[np.diff(numbers, prepend=-1) > 0]
@@ -180,11 +188,15 @@ def _distinct(numbers: Index) -> Index:
 class Layout:
     """Sequences that lie one after the other in n rows, and what was found out about them: good for many passes."""
 
-    def __init__(self, offsets: Index, weights: Array | None = None) -> None:
+    def __init__(self, offsets: Index, weights: Array | None = None, *, blocks: bool = False) -> None:
         self.offsets = offsets
         """(S + 1,)"""
         self.weights = weights
         """(S,) or None"""
+        self.blocks = blocks
+        """Whether memory matters: long sequences that are not cut go forward twice, and O(sqrt(n) K) is kept."""
+        self.origin = 0, 0
+        """Row and sequence that the first are called in errors."""
         self.warm: int | None = None
         """Steps of a warm-up; 0: chains forget too slowly."""
         self.wide: set[int] = set()
@@ -224,6 +236,52 @@ class Moments:
     second: Array
     count: Array
 
+    def __iadd__(self, other: "Moments") -> "Moments":
+        self.weight += other.weight
+        self.first += other.first
+        self.second += other.second
+        self.count += other.count
+        return self
+
+    def clear(self) -> None:
+        """Back to 0."""
+        for array in (self.weight, self.first, self.second, self.count):
+            array[...] = 0.0
+
+
+Reduce = Callable[[int, int, Array], Any]
+"""Gets the first row, the end and the posterior of some rows, and returns what is wanted of it."""
+
+
+class _Gathered:
+    """Posteriors of rows that follow each other, until there are enough to reduce."""
+
+    def __init__(self, reduce: Reduce, K: int) -> None:
+        self.reduce = reduce
+        self.posterior = np.empty((_BLOCK, K))
+        self.first = self.filled = 0
+        self.results: list[Any] = []
+
+    def room(self, row: int, n: int) -> Array:
+        """For those of n rows from ``row`` on; `keep` them."""
+        if row != self.first + self.filled or self.filled + n > len(self.posterior):
+            self.flush()
+            self.first = row
+            if n > len(self.posterior):
+                self.posterior = np.empty((n, self.posterior.shape[1]))
+        return self.posterior[self.filled : self.filled + n]
+
+    def keep(self, n: int) -> None:
+        """The room was filled."""
+        self.filled += n
+
+    def flush(self) -> None:
+        """Reduce what is there."""
+        if self.filled:
+            self.results.append(self.reduce(self.first, self.first + self.filled, self.posterior[: self.filled]))
+        self.first += self.filled
+        self.filled = 0
+
 
 @dataclass
 class Outcome:
@@ -233,8 +291,8 @@ class Outcome:
     start: Array
     transitions: Array
     moments: Moments | None
-    rest: list[tuple[int, int, Array]]
-    """Where moments were wanted: first row, end, and posterior of the sequences that are not in the moments."""
+    rest: list[Any]
+    """What ``reduce`` returned, in the order of the data."""
 
 
 class Recursions:
@@ -321,21 +379,15 @@ class Recursions:
         warm = 2 * (self.layout.warm or 0)
         self.layout.warm = warm if 4 * _LANES * warm <= n else 0
 
-    def _run_groups(self, plan: Plan, body: Callable[[int, int, int], None], parts: int | None = None) -> int:
-        """Call body(part, first group, end) for fixed parts of the groups, on threads; returns how many parts."""
+    def _run_groups(self, plan: Plan, body: Callable[[int, int, int], None], parts: int | None = None) -> None:
+        """Call body(part, first group, end) for fixed parts of the groups, on threads."""
         parts = plan.groups if parts is None else min(parts, plan.groups)
         edges = np.arange(parts + 1) * plan.groups // parts
 
-        def make_body() -> Body:
-            def run(first: int, last: int) -> None:
-                for part in range(first, last):
-                    body(part, int(edges[part]), int(edges[part + 1]))
+        def run(part: int) -> None:
+            body(part, int(edges[part]), int(edges[part + 1]))
 
-            return run
-
-        cost = plan.groups * plan.tiles * _hmm.STEPS * _LANES * self.step_ns
-        run_chunks(make_body, parts, 1, cost, self.n_threads)
-        return parts
+        self._on_threads(parts, run, plan.groups * plan.tiles * _hmm.STEPS * _LANES)
 
     def _in_lanes(
         self, selected: Index, keep: bool, run: Callable[[Plan, int], tuple[Array, bool]]
@@ -385,19 +437,24 @@ class Recursions:
         if len(selected):
             plan, logs = self._in_lanes(selected, False, run)
             if plan is None:
-                bad = self._rows(selected, out)
+                bad, _ = self._one_by_one(False, selected, out)
             else:
                 bad = self._by_sequence(plan, logs, out)
             wide = np.concatenate([wide, bad])
-        for _, sequence, impossible in self._wide(wide, out):
-            if impossible >= 0:
-                out[sequence] = -np.inf
+        self._one_by_one(True, wide, out)
         return out
 
     def forward_backward(
-        self, posterior: Array | None = None, *, transitions: bool = False, moments: Moments | None = None
+        self,
+        posterior: Array | None = None,
+        *,
+        transitions: bool = False,
+        moments: Moments | None = None,
+        reduce: Reduce | None = None,
     ) -> Outcome:
         """Everything else: fills ``posterior`` (n, K), if given, and ``moments``.
+
+        Without ``posterior``, what is not in ``moments`` is given to ``reduce``.
 
         Raises
         ------
@@ -407,26 +464,27 @@ class Recursions:
         layout, K = self.layout, self.chain.K
         out = Outcome(np.zeros(layout.n_sequences), np.zeros(K), np.zeros((K, K)), moments, [])
         selected, wide = self._selected()
+        plan: Plan | None = None
         if len(selected):
             plan, logs = self._in_lanes(
                 selected, True, lambda plan, warm: self._e_step(plan, warm, posterior, transitions, out)
             )
-            bad = self._by_sequence(plan, logs, out.log_likelihoods) if plan is not None else None
-            if bad is None:
-                bad = self._rows(selected, out.log_likelihoods, out, posterior, transitions, moments is not None)
-            elif len(bad):  # their part in the sums is of no use: do without them
+        if plan is None and moments is not None:
+            moments.clear()
+        wanted = posterior, transitions, reduce
+        if plan is None:
+            bad, _ = self._one_by_one(False, selected, out.log_likelihoods, out, *wanted)
+        else:
+            bad = self._by_sequence(plan, logs, out.log_likelihoods)
+            if len(bad):  # their part in the sums is of no use: do without them
                 layout.wide.update(int(sequence) for sequence in bad)
-                return self.forward_backward(posterior, transitions=transitions, moments=moments)
-            wide = np.concatenate([wide, bad])
-        elif moments is not None:
-            for array in (moments.weight, moments.first, moments.second, moments.count):
-                array[...] = 0.0
-        for _, sequence, impossible in self._wide(
-            wide, out.log_likelihoods, out, posterior, transitions, moments is not None
-        ):
+                return self.forward_backward(posterior, transitions=transitions, moments=moments, reduce=reduce)
+        wide = np.concatenate([wide, bad])
+        for sequence, impossible in zip(*self._one_by_one(True, wide, out.log_likelihoods, out, *wanted), strict=True):
             if impossible >= 0:
-                row = layout.offsets[sequence] + impossible
-                raise ValueError(f"row {row} is impossible: no state can be at that step of sequence {sequence}")
+                row = layout.origin[0] + layout.offsets[sequence] + impossible
+                s = layout.origin[1] + sequence
+                raise ValueError(f"row {row} is impossible: no state can be at that step of sequence {s}")
         return out
 
     def _e_step(
@@ -494,128 +552,140 @@ class Recursions:
 
     # One sequence at a time -------------------------------------------------------------------------------------------
 
-    def _each(self, sequences: Index, run: Callable[[int, int, int, int], None], factor: float) -> None:
-        """Call run(number, sequence, first row, length) for each, on threads."""
-        offsets = self.layout.offsets
+    def _on_threads(self, parts: int, run: Callable[[int], None], steps: float) -> None:
+        """Call run(part) for each, which take so many steps of the usual length in all."""
 
         def make_body() -> Body:
             def body(first: int, last: int) -> None:
-                for i in range(first, last):
-                    s = int(sequences[i])
-                    run(i, s, int(offsets[s]), int(offsets[s + 1] - offsets[s]))
+                for part in range(first, last):
+                    run(part)
 
             return body
 
-        n = float((offsets[sequences + 1] - offsets[sequences]).sum())
-        run_chunks(make_body, len(sequences), 1, n * self.step_ns * factor, self.n_threads)
+        run_chunks(make_body, parts, 1, steps * self.step_ns, self.n_threads)
 
-    def _weight(self, sequence: int) -> float:
-        return 1.0 if self.layout.weights is None else float(self.layout.weights[sequence])
+    def _each(self, sequences: Index, run: Callable[[int, int, int, int], None], factor: float) -> None:
+        """Call run(number, sequence, first row, length) for each, on threads."""
+        offsets = self.layout.offsets
+        lengths = offsets[sequences + 1] - offsets[sequences]
 
-    def _rows(
-        self,
-        sequences: Index,
-        log_likelihoods: Array,
-        out: Outcome | None = None,
-        posterior: Array | None = None,
-        transitions: bool = False,
-        moments: bool = False,
-    ) -> Index:
-        """Sequence by sequence, states along the vectors; returns those that are not finite."""
+        def one(i: int) -> None:
+            s = int(sequences[i])
+            run(i, s, int(offsets[s]), int(lengths[i]))
+
+        self._on_threads(len(sequences), one, factor * float(lengths.sum()))
+
+    def _run_kernel(
+        self, wide: bool, row: int, n: int, weight: float, logs: Array, posterior: Array | None = None,
+        first: Array | None = None, counts: Array | None = None, *, filtered: bool = False,
+        a_in: Array | None = None, a_out: Array | None = None, w_in: Array | None = None, w_out: Array | None = None
+    ) -> int:  # fmt: skip
+        """n steps from ``row`` on; the first impossible one, if the kernel is wide, or -1."""
+        emissions, at = self._emissions_of(row, n, wide)
+        keep = not filtered and (posterior is not None or counts is not None)
+        work = self.layout.buffer("rows", _hmm.sequence_size(emissions, self.chain.K, n, keep, wide))
+        joints = a_in, a_out, w_in, w_out
+        if wide:
+            return _hmm.wide_sequence(
+                emissions, *self.chain.wide, at, n, weight, logs, work, posterior, first, counts, filtered, *joints
+            )
         start, A, AT = self.chain.rows
-        K, P = A.shape
-        logs = np.zeros((len(sequences), 2))
-        firsts = np.zeros((len(sequences), K)) if transitions else None
-        counts = np.zeros((len(sequences), K, P)) if transitions else None
-        parts: list[Any] = [None] * len(sequences)
-        keep = out is not None
+        _hmm.sequence(emissions, start, A, AT, at, n, weight, logs, work, posterior, first, counts, filtered, *joints)
+        return -1
 
-        def run(i: int, s: int, row: int, n: int) -> None:
-            part = posterior[row : row + n] if posterior is not None else np.empty((n, K)) if moments else None
-            parts[i] = (row, row + n, part)
-            work = self.layout.buffer("rows", _hmm.sequence_size(self.emissions, K, n, keep, False))
-            _hmm.sequence(
-                self.emissions,
-                start,
-                A,
-                AT,
-                row,
-                n,
-                self._weight(s),
-                logs[i],
-                work,
-                part,
-                None if firsts is None else firsts[i],
-                None if counts is None else counts[i],
+    def _in_blocks(
+        self, wide: bool, row: int, n: int, weight: float, logs: Array, first: Array | None, counts: Array | None,
+        gathered: "_Gathered | None"
+    ) -> int:  # fmt: skip
+        """A sequence of n steps, forward in blocks whose ends are kept, and then block by block backward.
+
+        Returns the first impossible step or -1.
+        """
+        size = max(_BLOCK, -(-int(n**0.5) // 32) * 32)  # whole tiles, so that sums are those of the whole sequence
+        blocks = [(at, min(size, n - at)) for at in range(0, n, size)]
+        ends = np.zeros((len(blocks) + 1, 2 * self.chain.rows[1].shape[1]))
+        for i, (at, here) in enumerate(blocks):
+            impossible = self._run_kernel(
+                wide, row + at, here, weight, logs, a_in=ends[i] if i else None, a_out=ends[i + 1]
             )
+            if impossible >= 0:
+                return at + impossible
+        if gathered is None or not np.isfinite(logs).all():
+            return -1
+        behind: Array | None = None
+        for i, (at, here) in reversed(list(enumerate(blocks))):
+            w = np.zeros(ends.shape[1])
+            rows = gathered.room(row + at, here)
+            self._run_kernel(
+                wide, row + at, here, weight, np.zeros(2), rows, first, counts,
+                a_in=ends[i] if i else None, w_in=behind, w_out=w,
+            )  # fmt: skip
+            gathered.keep(here)
+            gathered.flush()
+            behind = w
+        return -1
 
-        self._each(sequences, run, 2.0)
-        log_likelihoods[sequences] = logs.sum(axis=1)
-        good = np.isfinite(log_likelihoods[sequences])
-        if out is not None:
-            if firsts is not None and counts is not None:
-                out.start = out.start + firsts[good].sum(axis=0)
-                out.transitions = out.transitions + counts[good, :, :K].sum(axis=0) * self.chain.transmat
-            if moments:
-                out.rest += [parts[i] for i in np.flatnonzero(good)]
-                if out.moments is not None:
-                    for array in (out.moments.weight, out.moments.first, out.moments.second, out.moments.count):
-                        array[...] = 0.0
-        return sequences[~good]
-
-    def _wide(
+    def _one_by_one(
         self,
+        wide: bool,
         sequences: Index,
         log_likelihoods: Array,
         out: Outcome | None = None,
         posterior: Array | None = None,
         transitions: bool = False,
-        moments: bool = False,
-    ) -> list[tuple[int, int, int]]:
-        """The same for any range of numbers; (number, sequence, first impossible step or -1) of each."""
+        reduce: Reduce | None = None,
+    ) -> tuple[Index, Index]:
+        """Sequence by sequence, states along the vectors; out None: only log-likelihoods, which are set.
+
+        Returns the sequences that are not finite, and of each the first impossible step or -1.
+        """
         if not len(sequences):
-            return []
-        self._look_closer()
-        K = self.chain.K
+            return sequences, sequences
+        if wide:
+            self._look_closer()
+        offsets, K = self.layout.offsets, self.chain.K
         P = self.chain.rows[1].shape[1]
-        logs = np.zeros((len(sequences), 2))
-        firsts = np.zeros((len(sequences), K)) if transitions else None
-        counts = np.zeros((len(sequences), K, P)) if transitions else None
-        parts: list[Any] = [None] * len(sequences)
-        found: list[tuple[int, int, int]] = [(0, 0, 0)] * len(sequences)
-        keep = out is not None
+        logs, impossible = np.zeros((len(sequences), 2)), np.full(len(sequences), -1)
+        lengths = offsets[sequences + 1] - offsets[sequences]
+        edges = _parts(lengths, 32)
+        parts = len(edges) - 1
+        sums = transitions and out is not None
+        firsts, counts = np.zeros((parts, K)), np.zeros((parts, K, P))
+        reduced: list[list[Any]] = [[] for _ in range(parts)]
 
-        def run(i: int, s: int, row: int, n: int) -> None:
-            emissions, first_row = self._wide_emissions(row, n)
-            part = posterior[row : row + n] if posterior is not None else np.empty((n, K)) if moments else None
-            parts[i] = (row, row + n, part)
-            work = self.layout.buffer("wide", _hmm.sequence_size(emissions, K, n, keep, True))
-            impossible = _hmm.wide_sequence(
-                emissions,
-                *self.chain.wide,
-                first_row,
-                n,
-                self._weight(s),
-                logs[i],
-                work,
-                part,
-                None if firsts is None else firsts[i],
-                None if counts is None else counts[i],
-            )
-            found[i] = (i, s, impossible)
+        def run(part: int) -> None:
+            first, count = (firsts[part], counts[part]) if sums else (None, None)
+            gathered = _Gathered(reduce, K) if reduce is not None else None
+            for i in range(edges[part], edges[part + 1]):
+                s = int(sequences[i])
+                row, n = int(offsets[s]), int(lengths[i])
+                weight = 1.0 if self.layout.weights is None else float(self.layout.weights[s])
+                if self.layout.blocks and n > _BLOCK and posterior is None:
+                    if gathered is not None:
+                        gathered.flush()
+                    impossible[i] = self._in_blocks(wide, row, n, weight, logs[i], first, count, gathered)
+                    continue
+                rows = posterior[row : row + n] if posterior is not None else None
+                if gathered is not None:
+                    rows = gathered.room(row, n)
+                impossible[i] = self._run_kernel(wide, row, n, weight, logs[i], rows, first, count)
+                if gathered is not None and np.isfinite(logs[i]).all():
+                    gathered.keep(n)
+            if gathered is not None:
+                gathered.flush()
+                reduced[part] = gathered.results
 
-        self._each(sequences, run, 10.0)
+        self._on_threads(parts, run, float(lengths.sum()) * (10.0 if wide else 2.0))
         log_likelihoods[sequences] = np.where(np.isneginf(logs[:, 0]), -np.inf, logs.sum(axis=1))
         if out is not None:
-            if firsts is not None and counts is not None:
-                out.start = out.start + firsts.sum(axis=0)
-                out.transitions = out.transitions + counts[:, :, :K].sum(axis=0)
-            if moments:
-                out.rest += parts
-        return found
+            out.start = out.start + firsts.sum(axis=0)
+            out.transitions = out.transitions + counts.sum(axis=0)[:, :K] * (1.0 if wide else self.chain.transmat)
+            out.rest += [part for of_part in reduced for part in of_part]
+        bad = ~np.isfinite(log_likelihoods[sequences])
+        return sequences[bad], impossible[bad]
 
-    def _wide_emissions(self, row: int, n: int) -> tuple[_hmm.Emissions, int]:
-        """Emissions that are safe to take logarithms of."""
+    def _emissions_of(self, row: int, n: int, wide: bool) -> tuple[_hmm.Emissions, int]:
+        """Emissions of n steps, in which they begin at the row that is returned; wide: safe to take logarithms of."""
         return self.emissions, row
 
     def _look_closer(self) -> None:
@@ -625,19 +695,16 @@ class Recursions:
         """log p(sequence), (S,); out (n, K) <- log p(z_t | x_1, ..., x_t), not finite from an impossible step on."""
         offsets = self.layout.offsets
         log_likelihoods = np.zeros(self.layout.n_sequences)
-        start, A, AT = self.chain.rows
-        K = self.chain.K
 
         def run(i: int, s: int, row: int, n: int) -> None:
             logs, part = np.zeros(2), out[row : row + n]
-            if self.chain.safe:
-                work = self.layout.buffer("rows", _hmm.sequence_size(self.emissions, K, n, False, False))
-                _hmm.sequence(self.emissions, start, A, AT, row, n, 1.0, logs, work, part, filtered=True)
-            if not self.chain.safe or not np.isfinite(logs).all():
+            wide = not self.chain.safe
+            if not wide:
+                self._run_kernel(False, row, n, 1.0, logs, part, filtered=True)
+                wide = not np.isfinite(logs).all()
+            if wide:
                 self._look_closer()
-                emissions, first_row = self._wide_emissions(row, n)
-                work = self.layout.buffer("wide", _hmm.sequence_size(emissions, K, n, False, True))
-                _hmm.wide_sequence(emissions, *self.chain.wide, first_row, n, 1.0, logs, work, part, filtered=True)
+                self._run_kernel(True, row, n, 1.0, logs, part, filtered=True)
             log_likelihoods[s] = logs[0] if np.isneginf(logs[0]) else logs.sum()
 
         self._each(np.flatnonzero(np.diff(offsets)), run, 2.0)
@@ -851,8 +918,8 @@ class _Given(Recursions):
     def _look_closer(self) -> None:
         _refuse(self.data, self.log)
 
-    def _wide_emissions(self, row: int, n: int) -> tuple[_hmm.Emissions, int]:
-        if self.log:
+    def _emissions_of(self, row: int, n: int, wide: bool) -> tuple[_hmm.Emissions, int]:
+        if self.log or not wide:
             return self.emissions, row
         with np.errstate(divide="ignore"):
             return _hmm.Emissions(_hmm.LOGS, np.log(self.data[row : row + n].astype(np.float64)), self.chain.K), 0

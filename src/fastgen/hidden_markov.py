@@ -116,6 +116,10 @@ class HMM(FastgenEstimator):
     random_state : None, int or RandomState
     warm_start : bool, default=False
         Start from the parameters of the last fit, under the constraints of this one.
+    checkpoints : bool, default=False
+        Fit in memory for O(sqrt(T) K) numbers beyond X, of a sequence of length T, instead of O(T K): long sequences
+        are gone through forward twice. Gaussian emissions without missing values rarely need it: where states are
+        forgotten, the E-step works on short pieces anyway.
     verbose : int, default=0
         1 or 2: progress, through the logger ``fastgen``.
     verbose_interval : int, default=10
@@ -175,6 +179,7 @@ class HMM(FastgenEstimator):
         reseed: bool = True,
         random_state: Any = None,
         warm_start: bool = False,
+        checkpoints: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
     ) -> None:
@@ -200,6 +205,7 @@ class HMM(FastgenEstimator):
         self.reseed = reseed
         self.random_state = random_state
         self.warm_start = warm_start
+        self.checkpoints = checkpoints
         self.verbose = verbose
         self.verbose_interval = verbose_interval
 
@@ -242,7 +248,7 @@ class HMM(FastgenEstimator):
             lengths = np.diff(edges)
         S = 1 if lengths is None else np.size(lengths)
         weights = as_weights(sample_weight, S) if sample_weight is not None else None
-        return Sequences(data, lengths, weights, self._labels(labels, len(data)))
+        return Sequences(data, lengths, weights, self._labels(labels, len(data)), checkpoints=self.checkpoints)
 
     def _labels(self, labels: Any, n: int) -> NDArray[np.intp] | None:
         if labels is None:

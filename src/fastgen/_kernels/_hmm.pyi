@@ -120,6 +120,10 @@ def sequence(
     first_states: _Array | None = None,
     transitions: _Array | None = None,
     filtered: bool = False,
+    a_in: _Array | None = None,
+    a_out: _Array | None = None,
+    w_in: _Array | None = None,
+    w_out: _Array | None = None,
 ) -> None: ...
 def wide_sequence(
     e: Emissions,
@@ -138,6 +142,10 @@ def wide_sequence(
     first_states: _Array | None = None,
     transitions: _Array | None = None,
     filtered: bool = False,
+    a_in: _Array | None = None,
+    a_out: _Array | None = None,
+    w_in: _Array | None = None,
+    w_out: _Array | None = None,
 ) -> int: ...
 def viterbi_rows(
     e: Emissions,

@@ -74,6 +74,11 @@ cdef extern from "hmm.h" nogil:
         double* count
     ctypedef struct workspace:
         pass
+    ctypedef struct joints:
+        const double* a_in
+        const double* w_in
+        double* a_out
+        double* w_out
     Py_ssize_t state_step(Py_ssize_t K)
     Py_ssize_t hmm_layout(int kind, Py_ssize_t d, Py_ssize_t K, Py_ssize_t tiles, int posterior, int transitions,
                           int moments, double* memory, workspace* w)
@@ -87,15 +92,15 @@ cdef extern from "hmm.h" nogil:
                     Py_ssize_t* entry, Py_ssize_t* exits, double* memory)
     Py_ssize_t sequence_work_size(Py_ssize_t d, Py_ssize_t K, Py_ssize_t n, int keep, int wide)
     void hmm_sequence(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double weight,
-                      double* logs, int filter, double* posterior, double* start, double* transitions,
-                      double* memory)
+                      const joints* at_ends, double* logs, int filter, double* posterior, double* start,
+                      double* transitions, double* memory)
     void sample_path(const double* filtered, const double* logA, Py_ssize_t n, Py_ssize_t K, const double* uniform,
                      Py_ssize_t* path, double* work)
     void best_paths(const double* l, const double* start, const double* logA, Py_ssize_t n, Py_ssize_t K,
                     Py_ssize_t best, double* logs, Py_ssize_t* paths, int* back, double* work)
     void hmm_sequence_wide(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double weight,
-                           double* logs, int filter, double* posterior, double* start, double* transitions,
-                           Py_ssize_t* impossible, double* memory)
+                           const joints* at_ends, double* logs, int filter, double* posterior, double* start,
+                           double* transitions, Py_ssize_t* impossible, double* memory)
     int viterbi_sequence(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double* logs,
                          Py_ssize_t* path, void* back, double* memory)
 
@@ -233,6 +238,16 @@ cdef row_chain _row_chain(const double[::1] start, const double[:, ::1] A, const
     return c
 
 
+cdef joints _joints(const double[::1] a_in, double[::1] a_out, const double[::1] w_in,
+                    double[::1] w_out) noexcept:
+    cdef joints j
+    j.a_in = NULL if a_in is None else &a_in[0]
+    j.a_out = NULL if a_out is None else &a_out[0]
+    j.w_in = NULL if w_in is None else &w_in[0]
+    j.w_out = NULL if w_out is None else &w_out[0]
+    return j
+
+
 def sequence_size(Emissions e, Py_ssize_t K, Py_ssize_t n, bint keep, bint wide) -> int:
     """Doubles of work space of sequence (keep: not only its log-likelihood is wanted) and viterbi_rows."""
     return sequence_work_size(e.e.columns, K, n, keep, wide)
@@ -240,33 +255,40 @@ def sequence_size(Emissions e, Py_ssize_t K, Py_ssize_t n, bint keep, bint wide)
 
 def sequence(Emissions e, const double[::1] start, const double[:, ::1] A, const double[:, ::1] AT, Py_ssize_t row,
              Py_ssize_t n, double weight, double[::1] logs, double[::1] work, double[:, ::1] posterior=None,
-             double[::1] first_states=None, double[:, ::1] transitions=None, bint filtered=False) -> None:
+             double[::1] first_states=None, double[:, ::1] transitions=None, bint filtered=False,
+             const double[::1] a_in=None, double[::1] a_out=None, const double[::1] w_in=None,
+             double[::1] w_out=None) -> None:
     """One sequence of n steps from `row` on; start (P,), A, AT (K, P). posterior: its own rows.
 
     filtered: forward only; posterior <- logarithms of p(state | what came up to the step).
+    a_in, ..., w_out (2 P,): of a part of a sequence, see joints in hmm.h. logs and sums are added to.
     """
     cdef row_chain c = _row_chain(start, A, AT)
     cdef double* p = NULL if posterior is None else &posterior[0, 0]
     cdef double* f = NULL if first_states is None else &first_states[0]
     cdef double* t = NULL if transitions is None else &transitions[0, 0]
+    cdef joints at_ends = _joints(a_in, a_out, w_in, w_out)
     with nogil:
-        hmm_sequence(&e.e, &c, row, n, weight, &logs[0], filtered, p, f, t, &work[0])
+        hmm_sequence(&e.e, &c, row, n, weight, &at_ends, &logs[0], filtered, p, f, t, &work[0])
 
 
 def wide_sequence(Emissions e, const double[::1] start, const double[::1] start_exponent, const double[:, ::1] A,
                   const double[:, ::1] exponent, const double[:, ::1] AT, const double[:, ::1] exponent_T,
                   Py_ssize_t row, Py_ssize_t n, double weight, double[::1] logs, double[::1] work,
                   double[:, ::1] posterior=None, double[::1] first_states=None,
-                  double[:, ::1] transitions=None, bint filtered=False) -> int:
-    """The same in numbers of any range; returns the first step at which no state is possible, or -1."""
+                  double[:, ::1] transitions=None, bint filtered=False,
+                  const double[::1] a_in=None, double[::1] a_out=None, const double[::1] w_in=None,
+                  double[::1] w_out=None) -> int:
+    """The same in numbers of any range, but logs are set; returns the first step at which no state is possible, or -1."""
     cdef row_chain c = _row_chain(start, A, AT)
     cdef double* p = NULL if posterior is None else &posterior[0, 0]
     cdef double* f = NULL if first_states is None else &first_states[0]
     cdef double* t = NULL if transitions is None else &transitions[0, 0]
     cdef Py_ssize_t impossible
+    cdef joints at_ends = _joints(a_in, a_out, w_in, w_out)
     c.start_exponent, c.exponent, c.exponent_T = &start_exponent[0], &exponent[0, 0], &exponent_T[0, 0]
     with nogil:
-        hmm_sequence_wide(&e.e, &c, row, n, weight, &logs[0], filtered, p, f, t, &impossible, &work[0])
+        hmm_sequence_wide(&e.e, &c, row, n, weight, &at_ends, &logs[0], filtered, p, f, t, &impossible, &work[0])
     return impossible
 
 

@@ -1281,6 +1281,13 @@ static ALWAYS_INLINE void add_logs(const double *values, ptrdiff_t n, const doub
     }
 }
 
+/* Where a block of a sequence joins its neighbours; NULL where it does not. Rows: P numbers and what they are still to
+ * be multiplied with (a) or divided by (w); wide: P mantissas and P exponents. */
+typedef struct {
+    const double *a_in, *w_in; /* a of the step before, w of the step behind the block */
+    double *a_out, *w_out;     /* a of its last, w of its first step */
+} joints;
+
 /* Doubles of work space of hmm_sequence; keep: not only its log-likelihood is wanted. */
 static inline ptrdiff_t sequence_work_size(ptrdiff_t d, ptrdiff_t K, ptrdiff_t n, int keep, int wide) {
     const ptrdiff_t P = padded(K), rows = keep ? n + TILE : 2 * TILE;
@@ -1289,17 +1296,18 @@ static inline ptrdiff_t sequence_work_size(ptrdiff_t d, ptrdiff_t K, ptrdiff_t n
 
 /* Forward and, if `posterior` or `transitions`, backward through the n steps from `row` on. filter: forward only, and
  * posterior <- logarithms of p(state | what came up to the step). logs (2): high and low part
- * of the log-likelihood, NaN if something is not finite or impossible. posterior (n, K), times weight; start (K,) and
- * transitions (K, P), without the factor A, are added to. */
-static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight, double *logs,
-                         int filter, double *posterior, double *start, double *transitions, double *memory) {
+ * of the log-likelihood, NaN if something is not finite or impossible, are added to, as are start (K,) and transitions
+ * (K, P), without the factor A. posterior (n, K), times weight. */
+static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight,
+                         const joints *at_ends, double *logs, int filter, double *posterior, double *start,
+                         double *transitions, double *memory) {
     const ptrdiff_t K = c->K, P = c->P;
     const int keep = !filter && (posterior || transitions);
     const ptrdiff_t rows = keep ? n + TILE : 2 * TILE;
     double *alpha = aligned(memory), *b = alpha + rows * P, *top = b + rows * P, *sums = top + TILE;
     double *w = sums + 2 * TILE, *beta = w + P, *gamma = beta + P, *work = gamma + P;
-    double high = 0.0, low = 0.0, scale = 1.0;
-    double *previous = 0;
+    double high = logs[0], low = logs[1], scale = at_ends->a_in ? at_ends->a_in[P] : 1.0;
+    const double *previous = at_ends->a_in;
     for (ptrdiff_t s = 0; s < TILE; s++) sums[s] = 1.0;
     for (ptrdiff_t from = 0; from < n; from += TILE) {
         const ptrdiff_t here = VMIN(TILE, n - from);
@@ -1307,7 +1315,7 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
         emit_rows(e, row + from, here, 0, P, 0.0, bt, top, work);
         for (ptrdiff_t s = 0; s < here; s++) {
             double *at = alpha + (keep ? from + s : s) * P;
-            if (from + s == 0) {
+            if (!previous) {
                 vd total[LANES / VL];
                 for (int h = 0; h < LANES / VL; h++) total[h] = vset(0.0);
                 for (ptrdiff_t j = 0; j < P; j += LANES)
@@ -1332,13 +1340,22 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
     }
     logs[0] = high;
     logs[1] = low;
+    if (at_ends->a_out) {
+        memcpy(at_ends->a_out, previous, (size_t)P * sizeof(double));
+        at_ends->a_out[P] = scale;
+    }
     if (filter)
         for (ptrdiff_t i = 0; i < n * K; i++) posterior[i] = vlog(vset(posterior[i]))[0];
     if (filter || !keep || high - high != 0.0) return;
     double total = 1.0;
+    if (at_ends->w_in) {
+        memcpy(w, at_ends->w_in, (size_t)P * sizeof(double));
+        total = at_ends->w_in[P];
+    }
     for (ptrdiff_t t = n - 1; t >= 0; t--) {
         double *at = alpha + t * P, *bt = b + t * P;
-        if (t == n - 1)
+        const int last = t == n - 1 && !at_ends->w_in;
+        if (last)
             for (ptrdiff_t j = 0; j < P; j++) beta[j] = j < K;
         else
             times_rows(K, P, w, c->AT, 0, 1.0 / total, beta);
@@ -1353,13 +1370,13 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
         const double share = weight / hsum8(sum);
         if (posterior)
             for (ptrdiff_t k = 0; k < K; k++) posterior[t * K + k] = gamma[k] * share;
-        if (start && t == 0)
+        if (start && t == 0 && !at_ends->a_in)
             for (ptrdiff_t k = 0; k < K; k++) start[k] += gamma[k] * share;
-        const double ahead = t == n - 1 ? 0.0 : share / total;
+        const double ahead = last ? 0.0 : share / total;
         for (ptrdiff_t j = 0; j < P; j += LANES)
             for (int h = 0; h < LANES / VL; h++) {
                 const vd bj = vload(bt + j + h * VL);
-                if (transitions) vstore(bt + j + h * VL, t == n - 1 ? vset(0.0) : vload(w + j + h * VL) * vset(ahead));
+                if (transitions) vstore(bt + j + h * VL, last ? vset(0.0) : vload(w + j + h * VL) * vset(ahead));
                 const vd u = bj * vload(beta + j + h * VL);
                 vstore(w + j + h * VL, u);
                 next[h] += u;
@@ -1377,6 +1394,10 @@ static void hmm_sequence(const emission *e, const row_chain *c, ptrdiff_t row, p
                     }
             }
         }
+    }
+    if (at_ends->w_out) {
+        memcpy(at_ends->w_out, w, (size_t)P * sizeof(double));
+        at_ends->w_out[P] = total;
     }
 }
 
@@ -1497,15 +1518,15 @@ static ALWAYS_INLINE double wide_sum(ptrdiff_t K, const double *m, const double 
 /* impossible: set to the number of the first step at which no state is possible, or -1; transitions (K, P) with the
  * factor A. */
 static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight,
-                              double *logs, int filter, double *posterior, double *start, double *transitions,
-                              ptrdiff_t *impossible, double *memory) {
+                              const joints *at_ends, double *logs, int filter, double *posterior, double *start,
+                              double *transitions, ptrdiff_t *impossible, double *memory) {
     const ptrdiff_t K = c->K, P = c->P;
     const int keep = !filter && (posterior || transitions);
     const ptrdiff_t rows = keep ? n + TILE : 2 * TILE;
     double *alpha = aligned(memory), *alpha_e = alpha + rows * P, *b = alpha_e + rows * P, *b_e = b + rows * P;
     double *top = b_e + rows * P, *w = top + 3 * TILE, *w_e = w + P, *beta = w_e + P, *beta_e = beta + P;
     double *gamma = beta_e + P, *work = gamma + 2 * P;
-    double *previous = 0, *previous_e = 0;
+    const double *previous = at_ends->a_in, *previous_e = previous ? previous + P : 0;
     *impossible = -1;
     for (ptrdiff_t from = 0; from < n; from += TILE) {
         const ptrdiff_t here = VMIN(TILE, n - from);
@@ -1519,7 +1540,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
                 wide_exp(vload(bt + s * P + j), &bm, &bx);
                 vstore(bt + s * P + j, bm);
                 vstore(be + s * P + j, bx);
-                if (from + s == 0) {
+                if (!previous) {
                     m = vload(c->start + j);
                     x = vload(c->start_exponent + j);
                 } else
@@ -1551,6 +1572,10 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             previous_e = alpha_e + TILE * P;
         }
     }
+    if (at_ends->a_out) {
+        memcpy(at_ends->a_out, previous, (size_t)P * sizeof(double));
+        memcpy(at_ends->a_out + P, previous_e, (size_t)P * sizeof(double));
+    }
     double exponent;
     const double sum = wide_sum(K, previous, previous_e, &exponent);
     logs[0] = *impossible >= 0 ? -INFINITY : exponent * 0x1.62e42fefa39efp-1;
@@ -1561,11 +1586,13 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
         if (sum != sum) logs[0] = NAN;
         return;
     }
+    if (at_ends->w_in) memcpy(w, at_ends->w_in, (size_t)(2 * P) * sizeof(double));
     for (ptrdiff_t t = n - 1; t >= 0; t--) {
+        const int last = t == n - 1 && !at_ends->w_in;
         double *at = alpha + t * P, *ae = alpha_e + t * P, *bt = b + t * P, *be = b_e + t * P;
         for (ptrdiff_t j = 0; j < P; j += VL) {
             vd m = vset(1.0), x = vset(0.0);
-            if (t < n - 1) wide_times(K, P, w, w_e, c->AT, c->exponent_T, j, &m, &x);
+            if (!last) wide_times(K, P, w, w_e, c->AT, c->exponent_T, j, &m, &x);
             vstore(beta + j, m);
             vstore(beta_e + j, x);
             vstore(gamma + j, m * vload(at + j));
@@ -1577,9 +1604,9 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             const double away = gamma[P + k] - level;
             const double g = away > -1100.0 ? ldexp(gamma[k] * share, (int)away) : 0.0;
             if (posterior) posterior[t * K + k] = g;
-            if (start && t == 0) start[k] += g;
+            if (start && t == 0 && !at_ends->a_in) start[k] += g;
         }
-        if (transitions && t < n - 1)
+        if (transitions && !last)
             for (ptrdiff_t i = 0; i < K; i++) {
                 const vd a = vset(at[i] * share), x = vset(ae[i] - level);
                 if (at[i] == 0.0) continue;
@@ -1599,6 +1626,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             vstore(w_e + j, vselect((vi)(m == vset(0.0)), vset(NO_EXPONENT), x));
         }
     }
+    if (at_ends->w_out) memcpy(at_ends->w_out, w, (size_t)(2 * P) * sizeof(double));
 }
 
 /* Paths ------------------------------------------------------------------------------------------------------------ */
