@@ -45,7 +45,7 @@ def test_blocks_have_the_bits_of_the_whole(kind, n, K, weights):
         parts = []
         w = None if weights is None else np.array(weights)
         layout = Layout(np.array([0, n, rows]), w, blocks=blocks)
-        layout.warm = 0  # no cuts
+        layout.warm = {"narrow": 0, "wide": 0}  # no cuts
         keep = parts.append
         outcome = Recursions(emissions, chain, layout, n_threads=1).forward_backward(
             transitions=True, reduce=lambda i, j, p, keep=keep: keep((i, j, p.copy()))

@@ -92,6 +92,7 @@ class Sequences:
         """What was found out so far is worth nothing."""
         self.missing = True
         self.layout.wide.clear()
+        self.layout.alone.clear()
 
     @property
     def lengths(self) -> Index:
@@ -249,8 +250,8 @@ class _Streamed(Recursions):
         unused = _hmm.Emissions(_hmm.LOGS, np.zeros((1, len(model.startprob))), len(model.startprob))
         super().__init__(unused, model.chain, sequences.layout, n_threads=n_threads)
 
-    def _in_lanes(self, *_: Any) -> tuple[None, Array]:
-        return None, np.empty((0, 2))
+    def _in_lanes(self, *_: Any) -> None:
+        return None
 
     def _emissions_of(self, row: int, n: int, wide: bool) -> tuple[_hmm.Emissions, int]:
         logs = self.model.log_density(self.sequences.rows(row, row + n), 1)

@@ -16,8 +16,8 @@ What runs depends on the data and the parameters, never on the number of threads
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple, cast
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,8 +27,10 @@ from fastgen._missing import Index
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array, Data, as_floats, as_out, as_weights
 
+T = TypeVar("T")
 _LANES = _hmm.LANES
 _SAFE = 1e-40  # transition probabilities from which on nothing can underflow that matters
+_KIND = ("narrow", "wide")
 _WARM = 64  # steps: the shortest warm-up
 _BLOCK = 1024  # steps: the shortest block with checkpoints
 _CONVERGED = 1e-13
@@ -55,6 +57,18 @@ class Chain:
         step = _hmm.states(self.K)
         A = _padded(self.transmat, step, step)
         return _padded(self.startprob[None], 1, step)[0], A, np.ascontiguousarray(A.T)
+
+    @cached_property
+    def links(self) -> _hmm.Links | None:
+        """Possible transitions, for lanes of wide numbers; None if some are too improbable for these."""
+        possible = self.transmat > 0
+        if self.transmat[possible].min() < _SAFE:
+            return None
+        lists: list[Any] = []
+        for A in (self.transmat.T, self.transmat):
+            state, neighbour = np.nonzero(A)
+            lists += [np.searchsorted(state, np.arange(self.K + 1)), neighbour, A[state, neighbour]]
+        return _hmm.Links(*lists)
 
     @cached_property
     def rows(self) -> tuple[Array, Array, Array]:
@@ -197,10 +211,12 @@ class Layout:
         """Whether memory matters: long sequences that are not cut go forward twice, and O(sqrt(n) K) is kept."""
         self.origin = 0, 0
         """Row and sequence that the first are called in errors."""
-        self.warm: int | None = None
-        """Steps of a warm-up; 0: chains forget too slowly."""
+        self.warm: dict[str, int] = {}
+        """Steps of a warm-up for each kind of recursion; 0: chains forget too slowly."""
         self.wide: set[int] = set()
         """Sequences that underflowed."""
+        self.alone: set[int] = set()
+        """Sequences that are not possible, or not even numbers, and are looked at one by one."""
         self._plans: dict[Hashable, Plan | None] = {}
         self._buffers: dict[Hashable, Array] = {}
 
@@ -211,7 +227,7 @@ class Layout:
 
     def plan(self, selected: Index, target: int, warm: int) -> Plan | None:
         """See `_plan`."""
-        key = target, warm, len(selected), tuple(sorted(self.wide))
+        key = target, warm, hash(selected.tobytes())
         if key not in self._plans:
             self._plans[key] = _plan(self.offsets, selected, target, warm or _WARM, warm > 0, self.weights)
         return self._plans[key]
@@ -317,12 +333,13 @@ class Recursions:
 
     # Lanes ------------------------------------------------------------------------------------------------------------
 
-    def _selected(self) -> tuple[Index, Index]:
-        """Sequences for lanes or rows, and for the wide kernel."""
-        if not self.chain.safe:
-            return self.nonempty[:0], self.nonempty
-        wide = np.array(sorted(self.layout.wide), np.intp)
-        return np.setdiff1d(self.nonempty, wide, assume_unique=True), wide
+    def _passes(self) -> list[tuple[bool, bool, Index]]:
+        """Whether in wide numbers, whether in lanes, and which sequences that suits."""
+        layout, chain = self.layout, self.chain
+        alone = np.array(sorted(layout.alone), np.intp)
+        rest = _without(self.nonempty, alone)
+        wide = np.array(sorted(layout.wide - layout.alone), np.intp) if chain.safe else rest
+        return [(False, True, _without(rest, wide)), (True, chain.links is not None, wide), (True, False, alone)]
 
     def _target(self, keep: bool, warm: int) -> int:
         """Steps of a lane: what is kept of a group should stay in the caches, but warm-ups be a small part."""
@@ -330,12 +347,12 @@ class Recursions:
             return max(16 * warm, 4096)
         return max(8 * warm, 256, 8192 // self.chain.K)
 
-    def _find_warm(self, selected: Index) -> int:
+    def _find_warm(self, selected: Index, kind: str) -> int:
         """The length of warm-ups: where the state after it does not depend on its start, at 8 places."""
-        layout = self.layout
-        if layout.warm is not None:
-            return layout.warm
-        layout.warm = _WARM
+        layout, wide = self.layout, kind == "wide"
+        if kind in layout.warm:
+            return layout.warm[kind]
+        layout.warm[kind] = _WARM
         lengths = layout.offsets[selected + 1] - layout.offsets[selected]
         long = selected[lengths >= 16 * _WARM]
         n = int(lengths.sum())
@@ -355,29 +372,24 @@ class Recursions:
             np.arange(_LANES + 1), row, ones, before, 0 * ones, np.full(_LANES, _hmm.ENDS, np.int32)
         )
         start, A, _ = self.chain.lanes
-        K = self.chain.K
-        states = []
+        K, links = self.chain.K, self.chain.links if wide else None
+        states: list[Array] = []
         warm = _WARM // 2
-        work = np.zeros(_hmm.work_size(self.emissions, K, 1, False, False, False))
+        work = np.zeros(_hmm.work_size(self.emissions, K, wide, 1, False, False, False))
         while True:
-            warmed = np.empty((_LANES, K))
+            warmed, unused = np.empty((2, _LANES, 2 * K if wide else K))
             _hmm.score(
-                self.emissions, K, start, A, schedule, 0, 1, warm, np.empty((_LANES, 2)), warmed, warmed.copy(), work
+                self.emissions, K, start, A, links, schedule, 0, 1, warm, np.empty((_LANES, 2)), warmed, unused, work
             )
             states.append(warmed)
-            if len(states) > 1 and _agree(states[-2], states[-1], _CONVERGED / 10):
-                layout.warm = warm  # twice what was enough
+            if len(states) > 1 and _agree(states[-2], states[-1], wide, _CONVERGED / 10):
+                layout.warm[kind] = warm  # twice what was enough
                 break
             if 4 * _LANES * warm > n:
-                layout.warm = 0
+                layout.warm[kind] = 0
                 break
             warm *= 2
-        return layout.warm
-
-    def _lengthen(self, n: int) -> None:
-        """A warm-up was too short somewhere."""
-        warm = 2 * (self.layout.warm or 0)
-        self.layout.warm = warm if 4 * _LANES * warm <= n else 0
+        return layout.warm[kind]
 
     def _run_groups(self, plan: Plan, body: Callable[[int, int, int], None], parts: int | None = None) -> None:
         """Call body(part, first group, end) for fixed parts of the groups, on threads."""
@@ -390,19 +402,22 @@ class Recursions:
         self._on_threads(parts, run, plan.groups * plan.tiles * _hmm.STEPS * _LANES)
 
     def _in_lanes(
-        self, selected: Index, keep: bool, run: Callable[[Plan, int], tuple[Array, bool]]
-    ) -> tuple[Plan | None, Array]:
-        """Lay out, run, check the cuts, and again until they hold; the logs of the pieces."""
+        self, selected: Index, kind: str, keep: bool, run: Callable[[Plan, int], tuple[Array, bool, T]]
+    ) -> tuple[Plan, Array, T] | None:
+        """Lay out, run, check the cuts, and again until they hold. The logs of the pieces and what else run returned.
+
+        None: they do not suit lanes.
+        """
         n = int((self.layout.offsets[selected + 1] - self.layout.offsets[selected]).sum())
         while True:
-            warm = self._find_warm(selected)
+            warm = self._find_warm(selected, kind)
             plan = self.layout.plan(selected, self._target(keep, warm), warm)
             if plan is None:
-                return None, np.empty((0, 2))
-            logs, converged = run(plan, warm)
+                return None
+            logs, converged, found = run(plan, warm)
             if converged or not len(plan.joints[0]):
-                return plan, logs
-            self._lengthen(n)
+                return plan, logs, found
+            self.layout.warm[kind] = 2 * warm if 8 * _LANES * warm <= n else 0  # too short somewhere
 
     def _by_sequence(self, plan: Plan, logs: Array, out: Array) -> Index:
         """Add the logs of the pieces up into those of their sequences; returns the sequences that are not finite."""
@@ -420,28 +435,31 @@ class Recursions:
         out = np.zeros(self.layout.n_sequences)
         start, A, _ = self.chain.lanes
         K = self.chain.K
-        selected, wide = self._selected()
 
-        def run(plan: Plan, warm: int) -> tuple[Array, bool]:
+        def in_lanes(plan: Plan, warm: int, wide: bool) -> tuple[Array, bool, None]:
             logs = np.zeros((plan.pieces, 2))
-            warmed, end = np.zeros((plan.n_lanes, K)), np.zeros((plan.n_lanes, K))
+            warmed, end = np.zeros((2, plan.n_lanes, 2 * K if wide else K))
+            links = self.chain.links if wide else None
 
             def body(_: int, first: int, stop: int) -> None:
-                work = self.layout.buffer("score", _hmm.work_size(self.emissions, K, 1, False, False, False))
-                _hmm.score(self.emissions, K, start, A, plan.schedule, first, stop, warm, logs, warmed, end, work)
+                work = self.layout.buffer("score", _hmm.work_size(self.emissions, K, wide, 1, False, False, False))
+                _hmm.score(
+                    self.emissions, K, start, A, links, plan.schedule, first, stop, warm, logs, warmed, end, work
+                )
 
             self._run_groups(plan, body)
             before, behind = plan.joints
-            return logs, _agree(warmed[behind], end[before])
+            return logs, _agree(warmed[behind], end[before], wide), None
 
-        if len(selected):
-            plan, logs = self._in_lanes(selected, False, run)
-            if plan is None:
-                bad, _ = self._one_by_one(False, selected, out)
+        left = self.nonempty[:0]
+        for wide, lanes, suited in self._passes():
+            sequences, found = np.union1d(suited, left), None
+            if lanes and len(sequences):
+                found = self._in_lanes(sequences, _KIND[wide], False, partial(in_lanes, wide=wide))
+            if found is None:
+                left, _ = self._one_by_one(wide, sequences, out)
             else:
-                bad = self._by_sequence(plan, logs, out)
-            wide = np.concatenate([wide, bad])
-        self._one_by_one(True, wide, out)
+                left = self._by_sequence(*found[:2], out)
         return out
 
     def forward_backward(
@@ -463,40 +481,47 @@ class Recursions:
         """
         layout, K = self.layout, self.chain.K
         out = Outcome(np.zeros(layout.n_sequences), np.zeros(K), np.zeros((K, K)), moments, [])
-        selected, wide = self._selected()
-        plan: Plan | None = None
-        if len(selected):
-            plan, logs = self._in_lanes(
-                selected, True, lambda plan, warm: self._e_step(plan, warm, posterior, transitions, out)
-            )
-        if plan is None and moments is not None:
+        if moments is not None:
             moments.clear()
-        wanted = posterior, transitions, reduce
-        if plan is None:
-            bad, _ = self._one_by_one(False, selected, out.log_likelihoods, out, *wanted)
-        else:
-            bad = self._by_sequence(plan, logs, out.log_likelihoods)
-            if len(bad):  # their part in the sums is of no use: do without them
-                layout.wide.update(int(sequence) for sequence in bad)
+        left = impossible = self.nonempty[:0]
+        for wide, lanes, suited in self._passes():
+            sequences, found = np.union1d(suited, left), None
+            if lanes and len(sequences):
+                found = self._in_lanes(
+                    sequences, _KIND[wide], True, partial(self._e_step, wide, posterior, transitions, moments)
+                )
+            if found is None:
+                left, impossible = self._one_by_one(
+                    wide, sequences, out.log_likelihoods, out, posterior, transitions, reduce
+                )
+                continue
+            plan, logs, sums = found
+            left = self._by_sequence(plan, logs, out.log_likelihoods)
+            if len(left):  # their part in the sums is of no use: do without them
+                (layout.alone if wide else layout.wide).update(int(sequence) for sequence in left)
                 return self.forward_backward(posterior, transitions=transitions, moments=moments, reduce=reduce)
-        wide = np.concatenate([wide, bad])
-        for sequence, impossible in zip(*self._one_by_one(True, wide, out.log_likelihoods, out, *wanted), strict=True):
-            if impossible >= 0:
-                row = layout.origin[0] + layout.offsets[sequence] + impossible
+            out.start += sums.start
+            out.transitions += sums.transitions
+            if moments is not None and sums.moments is not None:
+                moments += sums.moments
+        for sequence, step in zip(left, impossible, strict=True):
+            if step >= 0:
+                row = layout.origin[0] + layout.offsets[sequence] + step
                 s = layout.origin[1] + sequence
                 raise ValueError(f"row {row} is impossible: no state can be at that step of sequence {s}")
         return out
 
     def _e_step(
-        self, plan: Plan, warm: int, posterior: Array | None, transitions: bool, out: Outcome
-    ) -> tuple[Array, bool]:
+        self, wide: bool, posterior: Array | None, transitions: bool, moments: Moments | None, plan: Plan, warm: int
+    ) -> tuple[Array, bool, Outcome]:
+        """The pieces of a plan forward and backward; of the outcome, the sums."""
         K = self.chain.K
         start, A, AT = self.chain.lanes
+        links = self.chain.links if wide else None
         logs = np.zeros((plan.pieces, 2))
-        warm_a, end_a, warm_w, end_w = np.zeros((4, plan.n_lanes, K))
+        warm_a, end_a, warm_w, end_w = np.zeros((4, plan.n_lanes, 2 * K if wide else K))
         parts = min(plan.groups, 32)
         firsts, counts = np.zeros((parts, K)), np.zeros((parts, K, K))
-        moments = out.moments
         sums: dict[str, Any] = {}
         if moments is not None:
             d = moments.about.shape[1]
@@ -510,7 +535,7 @@ class Recursions:
             }
 
         def body(part: int, first: int, stop: int) -> None:
-            size = _hmm.work_size(self.emissions, K, plan.tiles, True, transitions, moments is not None)
+            size = _hmm.work_size(self.emissions, K, wide, plan.tiles, True, transitions, moments is not None)
             work = self.layout.buffer("e_step", size)
             more = {name: array[part] for name, array in sums.items()}
             if more:
@@ -521,6 +546,7 @@ class Recursions:
                 start,
                 A,
                 AT,
+                links,
                 plan.schedule,
                 first,
                 stop,
@@ -539,16 +565,15 @@ class Recursions:
             )
 
         self._run_groups(plan, body, parts)
-        if transitions:
-            out.start = firsts.sum(axis=0)
-            out.transitions = counts.sum(axis=0) * self.chain.transmat
+        xi = counts.sum(axis=0) * (1.0 if wide else self.chain.transmat)
+        of_data = None
         if moments is not None:
-            moments.weight[...] = sums["weight"].sum(axis=0)
-            moments.first[...] = sums["moment1"].sum(axis=0)
-            moments.second[...] = sums["moment2"].sum(axis=0).reshape(moments.second.shape)
-            moments.count[...] = sums["count"].sum(axis=0)
+            totals = {name: array.sum(axis=0) for name, array in sums.items()}
+            second = totals["moment2"].reshape(moments.second.shape)
+            of_data = Moments(moments.about, moments.full, totals["weight"], totals["moment1"], second, totals["count"])
         before, behind = plan.joints
-        return logs, _agree(warm_a[behind], end_a[before]) and _agree(warm_w[before], end_w[behind])
+        converged = _agree(warm_a[behind], end_a[before], wide) and _agree(warm_w[before], end_w[behind], wide)
+        return logs, converged, Outcome(logs, firsts.sum(axis=0), xi, of_data, [])
 
     # One sequence at a time -------------------------------------------------------------------------------------------
 
@@ -722,7 +747,7 @@ class Recursions:
         start, log_A = self.chain.logs
         bad = False
 
-        def run(plan: Plan, warm: int) -> tuple[Array, bool]:
+        def run(plan: Plan, warm: int) -> tuple[Array, bool, None]:
             nonlocal bad
             logs = np.zeros((plan.pieces, 2))
             warmed, end = np.zeros((2, plan.n_lanes, K))
@@ -753,14 +778,16 @@ class Recursions:
             self._run_groups(plan, body)
             before, behind = plan.joints
             same = bool((exits[before] == entry[behind]).all())
-            return logs, same and _agree_in_logs(warmed[behind], end[before])
+            return logs, same and _agree_in_logs(warmed[behind], end[before]), None
 
         if len(self.nonempty):
             # Where A has zeros, the probe's filter may never forget, but paths may still meet.
-            if not self.chain.safe and layout.warm is None:
-                layout.warm = 4 * _WARM
-            plan, logs = self._in_lanes(self.nonempty, True, run)
-            if plan is not None:
+            kind = _KIND[False] if self.chain.safe else "paths"
+            if not self.chain.safe:
+                layout.warm.setdefault(kind, 4 * _WARM)
+            found = self._in_lanes(self.nonempty, kind, True, run)
+            if found is not None:
+                plan, logs, _ = found
                 with np.errstate(invalid="ignore"):
                     low = np.where(np.isfinite(logs[:, 0]), logs[:, 1], 0.0)
                 self._by_sequence(plan, np.stack([logs[:, 0], low], axis=1), out)
@@ -789,9 +816,16 @@ class Recursions:
         return bool(found.any())
 
 
-def _agree(a: Array, b: Array, tolerance: float = _CONVERGED) -> bool:
+def _agree(a: Array, b: Array, wide: bool = False, tolerance: float = _CONVERGED) -> bool:
     """Whether states are the same to rounding; what is not finite is dealt with elsewhere."""
+    if wide:  # (lanes, 2 K): sums of mantissas are 1, or there is none
+        (a, a_exponent), (b, b_exponent) = (np.split(state, 2, axis=1) for state in (a, b))
+        a = a * np.exp2(np.clip(a_exponent - b_exponent, -100.0, 100.0))
     return not bool((np.abs(a - b) > tolerance * b + 1e-300).any())
+
+
+def _without(sequences: Index, others: Index) -> Index:
+    return np.setdiff1d(sequences, others, assume_unique=True) if len(others) else sequences
 
 
 def _agree_in_logs(a: Array, b: Array) -> bool:

@@ -46,12 +46,29 @@ class Schedule:
     ) -> None: ...
 
 def states(K: int) -> int: ...
-def work_size(e: Emissions, K: int, tiles: int, posterior: bool, transitions: bool, moments: bool) -> int: ...
+
+@disjoint_base
+class Links:
+    arrays: Any
+    def __init__(
+        self,
+        into_at: _Index,
+        sources: _Index,
+        into_p: _Array,
+        out_at: _Index,
+        targets: _Index,
+        out_p: _Array,
+    ) -> None: ...
+
+def work_size(
+    e: Emissions, K: int, wide: bool, tiles: int, posterior: bool, transitions: bool, moments: bool
+) -> int: ...
 def score(
     e: Emissions,
     K: int,
     start: _Array,
     A: _Array,
+    possible: Links | None,
     s: Schedule,
     first: int,
     stop: int,
@@ -67,6 +84,7 @@ def e_step(
     start: _Array,
     A: _Array,
     AT: _Array,
+    possible: Links | None,
     s: Schedule,
     first: int,
     stop: int,

@@ -31,12 +31,19 @@ cdef extern from "hmm.h" nogil:
         const Py_ssize_t* symbols
         const double* table_top
         Py_ssize_t columns
+    ctypedef struct links:
+        const Py_ssize_t* at
+        const Py_ssize_t* state
+        const double* p
     ctypedef struct chain:
         Py_ssize_t K
         Py_ssize_t step
         const double* start
         const double* A
         const double* AT
+        int wide
+        links into
+        links out_of
     ctypedef struct schedule:
         const Py_ssize_t* lanes
         const Py_ssize_t* row
@@ -80,8 +87,8 @@ cdef extern from "hmm.h" nogil:
         double* a_out
         double* w_out
     Py_ssize_t state_step(Py_ssize_t K)
-    Py_ssize_t hmm_layout(int kind, Py_ssize_t d, Py_ssize_t K, Py_ssize_t tiles, int posterior, int transitions,
-                          int moments, double* memory, workspace* w)
+    Py_ssize_t hmm_layout(int kind, Py_ssize_t d, Py_ssize_t K, int wide, Py_ssize_t tiles, int posterior,
+                          int transitions, int moments, double* memory, workspace* w)
     void hmm_score(const emission* e, const chain* c, const schedule* S, Py_ssize_t first, Py_ssize_t stop,
                    Py_ssize_t W, double* logs, double* warm, double* end, double* memory)
     void hmm_e_step(const emission* e, const chain* c, const schedule* S, Py_ssize_t first, Py_ssize_t stop,
@@ -173,31 +180,55 @@ def states(Py_ssize_t K) -> int:
     return state_step(K)
 
 
-def work_size(Emissions e, Py_ssize_t K, Py_ssize_t tiles, bint posterior, bint transitions, bint moments) -> int:
-    """Doubles of work space of e_step; of score with tiles = 1 and nothing else."""
-    return hmm_layout(e.e.kind, e.e.columns, K, tiles, posterior, transitions, moments, NULL, NULL)
+cdef class Links:
+    """Possible transitions into and out of each state: at (K + 1,), and of each the state and its probability."""
+
+    cdef links into
+    cdef links out_of
+    cdef readonly object arrays
+
+    def __init__(self, const Py_ssize_t[::1] into_at, const Py_ssize_t[::1] sources, const double[::1] into_p,
+                 const Py_ssize_t[::1] out_at, const Py_ssize_t[::1] targets, const double[::1] out_p) -> None:
+        self.arrays = (into_at, sources, into_p, out_at, targets, out_p)
+        self.into.at, self.into.state, self.into.p = &into_at[0], &sources[0], &into_p[0]
+        self.out_of.at, self.out_of.state, self.out_of.p = &out_at[0], &targets[0], &out_p[0]
 
 
-def score(Emissions e, Py_ssize_t K, const double[::1] start, const double[:, ::1] A, Schedule s, Py_ssize_t first,
-          Py_ssize_t stop, Py_ssize_t W, double[:, ::1] logs, double[:, ::1] warm, double[:, ::1] end,
-          double[::1] work) -> None:
-    """logs (pieces, 2) of groups first..stop-1; warm, end (lanes, K): hmm.h."""
+cdef chain _chain(Py_ssize_t K, const double[::1] start, const double[:, ::1] A, const double[:, ::1] AT,
+                  Links possible) noexcept:
     cdef chain c
-    c.K, c.step, c.start, c.A, c.AT = K, start.shape[0], &start[0], &A[0, 0], NULL
+    c.K, c.step, c.start, c.A = K, start.shape[0], &start[0], &A[0, 0]
+    c.AT = NULL if AT is None else &AT[0, 0]
+    c.wide = possible is not None
+    if possible is not None:
+        c.into, c.out_of = possible.into, possible.out_of
+    return c
+
+
+def work_size(Emissions e, Py_ssize_t K, bint wide, Py_ssize_t tiles, bint posterior, bint transitions,
+              bint moments) -> int:
+    """Doubles of work space of e_step; of score with tiles = 1 and nothing else."""
+    return hmm_layout(e.e.kind, e.e.columns, K, wide, tiles, posterior, transitions, moments, NULL, NULL)
+
+
+def score(Emissions e, Py_ssize_t K, const double[::1] start, const double[:, ::1] A, Links possible, Schedule s,
+          Py_ssize_t first, Py_ssize_t stop, Py_ssize_t W, double[:, ::1] logs, double[:, ::1] warm,
+          double[:, ::1] end, double[::1] work) -> None:
+    """logs (pieces, 2) of groups first..stop-1; warm, end (lanes, K): hmm.h. possible: in wide numbers."""
+    cdef chain c = _chain(K, start, A, None, possible)
     with nogil:
         hmm_score(&e.e, &c, &s.s, first, stop, W, &logs[0, 0], &warm[0, 0], &end[0, 0], &work[0])
 
 
 def e_step(Emissions e, Py_ssize_t K, const double[::1] start, const double[:, ::1] A, const double[:, ::1] AT,
-           Schedule s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t W, Py_ssize_t tiles, double[:, ::1] logs,
-           double[:, ::1] warm_a, double[:, ::1] end_a, double[:, ::1] warm_w, double[:, ::1] end_w,
-           double[::1] work, double[:, ::1] posterior=None, double[::1] first_states=None,
+           Links possible, Schedule s, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t W, Py_ssize_t tiles,
+           double[:, ::1] logs, double[:, ::1] warm_a, double[:, ::1] end_a, double[:, ::1] warm_w,
+           double[:, ::1] end_w, double[::1] work, double[:, ::1] posterior=None, double[::1] first_states=None,
            double[:, ::1] transitions=None, const double[:, ::1] about=None, double[::1] weight=None,
            double[:, ::1] moment1=None, double[:, ::1] moment2=None, double[:, ::1] count=None) -> None:
     """Forward and backward through groups first..stop-1; whichever results are given are filled: hmm.h."""
-    cdef chain c
+    cdef chain c = _chain(K, start, A, AT, possible)
     cdef results out
-    c.K, c.step, c.start, c.A, c.AT = K, start.shape[0], &start[0], &A[0, 0], &AT[0, 0]
     out.logs, out.warm_a, out.end_a = &logs[0, 0], &warm_a[0, 0], &end_a[0, 0]
     out.warm_w, out.end_w = &warm_w[0, 0], &end_w[0, 0]
     out.posterior = NULL if posterior is None else &posterior[0, 0]
@@ -279,7 +310,7 @@ def wide_sequence(Emissions e, const double[::1] start, const double[::1] start_
                   double[:, ::1] transitions=None, bint filtered=False,
                   const double[::1] a_in=None, double[::1] a_out=None, const double[::1] w_in=None,
                   double[::1] w_out=None) -> int:
-    """The same in numbers of any range, but logs are set; returns the first step at which no state is possible, or -1."""
+    """The same in numbers of any range, but logs are set; returns the first step without a possible state, or -1."""
     cdef row_chain c = _row_chain(start, A, AT)
     cdef double* p = NULL if posterior is None else &posterior[0, 0]
     cdef double* f = NULL if first_states is None else &first_states[0]

@@ -45,9 +45,17 @@ typedef struct {
     ptrdiff_t columns;        /* of x */
 } emission;
 
+/* Possible transitions: of state j, at[j]..at[j + 1] - 1, with its neighbour in `state` and probability p. */
+typedef struct {
+    const ptrdiff_t *at, *state;
+    const double *p;
+} links;
+
 typedef struct {
     ptrdiff_t K, step;            /* step: K, padded with states that are never in use */
     const double *start, *A, *AT; /* (step,), (step, step), its transpose; 0 where padded */
+    int wide;                     /* then, instead of A: */
+    links into, out_of;
 } chain;
 
 typedef struct {
@@ -267,6 +275,56 @@ static ALWAYS_INLINE vi flagged(const int *flags, int which) {
     vi mask;
     for (int i = 0; i < VL; i++) mask[i] = flags[i] & which ? -1 : 0;
     return mask;
+}
+
+/* Numbers of any range ------------------------------------------------------------------------------------------------
+ *
+ * Each is a mantissa in [1, 2) (or 0) and an exponent, a double that holds an integer. Nothing underflows, so zeros in
+ * A are exact and no evidence is too strong. */
+#define NO_EXPONENT -0x1p1000 /* of 0 */
+
+/* 2^n for integers n <= 0; 2^-900 below: far from where products become subnormal. */
+static ALWAYS_INLINE vd power_of_two(vd n) {
+    const vd t = vmax(vset(-900.0), n) + vset(0x1.8p52);
+    return (vd)(((vu)t + 1023) << 52);
+}
+
+/* x = m 2^e, x >= 0 and normal or 0. */
+static ALWAYS_INLINE void split(vd x, vd *m, vd *e) {
+    const vu bits = (vu)x;
+    const vi zero = (vi)(x == vset(0.0));
+    const vd exponent = (vd)(bits >> 52 | 0x4330000000000000) - vset(0x1p52 + 1023.0);
+    *e = vselect(zero, vset(NO_EXPONENT), exponent);
+    *m = vselect(zero, x, (vd)((bits & 0x000fffffffffffff) | 0x3ff0000000000000));
+}
+
+/* (m, e) <- exp(l): l = e ln 2 + r. */
+static ALWAYS_INLINE void wide_exp(vd l, vd *m, vd *e) {
+    const vi none = (vi)(l == vset(-INFINITY));
+    l = vselect(none, vset(0.0), l);
+    const vd k = l * vset(0x1.71547652b82fep+0) + vset(0x1.8p52) - vset(0x1.8p52); /* an integer */
+    vd r = vfma(k, vset(-0x1.62e42fefa0000p-1), l);
+    r = vfma(k, vset(-0x1.cf79abc9e3b39p-40), r);
+    vd mantissa, exponent;
+    split(vexp(r), &mantissa, &exponent);
+    *m = vselect(none, vset(0.0), mantissa);
+    *e = vselect(none, vset(NO_EXPONENT), k + exponent);
+}
+
+/* Sum of (m, e), `stride` apart, as a mantissa, which is returned, for the exponent *top. */
+static ALWAYS_INLINE double wide_sum(ptrdiff_t K, const double *m, const double *e, ptrdiff_t stride, double *top) {
+    double most = NO_EXPONENT, sum = 0.0;
+    for (ptrdiff_t k = 0; k < K; k++) most = e[k * stride] > most && m[k * stride] > 0.0 ? e[k * stride] : most;
+    for (ptrdiff_t k = 0; k < K; k++)
+        if (e[k * stride] - most > -1100.0) sum += ldexp(m[k * stride], (int)(e[k * stride] - most));
+    *top = most;
+    return sum;
+}
+
+/* logs (high, low) <- log(sum 2^exponent). */
+static ALWAYS_INLINE void wide_log(double sum, double exponent, double *logs) {
+    logs[0] = exponent * 0x1.62e42fefa39efp-1;
+    logs[1] = fma(exponent, 0x1.62e42fefa39efp-1, -logs[0]) + exponent * 0x1.abc9e3b39803fp-56 + log(sum);
 }
 
 /* One step in lanes ------------------------------------------------------------------------------------------------ */
@@ -572,6 +630,138 @@ static __attribute__((noinline)) void add_transitions(ptrdiff_t K, const double 
     if (i < K) transitions_row(K, alpha, v, tiles, i, 1, xi);
 }
 
+/* Wide numbers in lanes: (2, step, ...) for (step, ...), mantissas and then exponents
+ * ---------------------------------- */
+
+/* sum 2^top <- sum of (a, ae) p over the links of state j; terms: its summands, if wanted. */
+static ALWAYS_INLINE void wide_step(const links *L, ptrdiff_t j, const double *a, const double *ae, ptrdiff_t stride,
+                                    double *terms, vd *sum, vd *top) {
+    const ptrdiff_t first = L->at[j], stop = L->at[j + 1];
+    vd most = vset(NO_EXPONENT), s = vset(0.0);
+    for (ptrdiff_t q = first; q < stop; q++) most = vmax(most, vload(ae + L->state[q] * stride));
+    for (ptrdiff_t q = first; q < stop; q++) {
+        const ptrdiff_t i = L->state[q] * stride;
+        const vd term = vload(a + i) * vset(L->p[q]) * power_of_two(vload(ae + i) - most);
+        if (terms) vstore(terms + q * LANES, term);
+        s += term;
+    }
+    *sum = s;
+    *top = most;
+}
+
+/* (m, x) <- sum 2^top (b, be). */
+static ALWAYS_INLINE void wide_product(vd sum, vd top, vd b, vd be, vd *m, vd *x) {
+    vd carry;
+    split(sum * b, m, &carry);
+    *x = vselect((vi)(*m == vset(0.0)), vset(NO_EXPONENT), top + be + carry);
+}
+
+/* b: logarithms -> wide numbers; lanes that have nothing get 1. bad: lanes where something is NaN or infinite. */
+static ALWAYS_INLINE void wide_emissions(const chain *c, const tile_rows *t, double *b, int *bad) {
+    const ptrdiff_t K = c->K, size = c->step * TILE;
+    for (int s = 0; s < TILE && !t->plain; s++)
+        for (ptrdiff_t k = 0; k < K && !(t->flags[s] & ACTIVE); k++) b[k * TILE + s] = 0.0;
+    for (int s = 0; s < TILE; s += VL) {
+        vi good = ~(vi){0};
+        for (ptrdiff_t k = 0; k < K; k++) good &= (vi)(vload(b + k * TILE + s) < vset(INFINITY));
+        for (int q = 0; q < VL; q++) bad[(s + q) % LANES] |= !good[q];
+    }
+    for (ptrdiff_t i = 0; i < K * TILE; i += VL) {
+        vd m, x;
+        wide_exp(vload(b + i), &m, &x);
+        vstore(b + i, m);
+        vstore(b + size + i, x);
+    }
+}
+
+/* forward_tile; start: wide. */
+static __attribute__((noinline)) void wide_forward(const chain *c, double *a, const double *b, double *alpha,
+                                                   const tile_rows *t, const double *start) {
+    const ptrdiff_t K = c->K, size = c->step * TILE, lanes = c->step * LANES;
+    for (int half = 0; half < LANES; half += VL) {
+        const double *from = a + half, *from_e = from + lanes;
+        ptrdiff_t stride = LANES;
+        for (int i = 0; i < STEPS; i++) {
+            const ptrdiff_t at = i * LANES + half;
+            for (ptrdiff_t j = 0; j < K; j++) {
+                vd m, x;
+                wide_step(&c->into, j, from, from_e, stride, 0, &m, &x);
+                if (!t->plain) {
+                    const vi first = flagged(t->flags + at, FIRST);
+                    m = vselect(first, vload(start + j * LANES + half), m);
+                    x = vselect(first, vload(start + lanes + j * LANES + half), x);
+                }
+                wide_product(m, x, vload(b + j * TILE + at), vload(b + size + j * TILE + at), &m, &x);
+                if (!t->plain) {
+                    const vi active = flagged(t->flags + at, ACTIVE);
+                    m = vselect(active, m, vload(from + j * stride));
+                    x = vselect(active, x, vload(from_e + j * stride));
+                }
+                vstore(alpha + j * TILE + at, m);
+                vstore(alpha + size + j * TILE + at, x);
+            }
+            from = alpha + at;
+            from_e = from + size;
+            stride = TILE;
+        }
+        for (ptrdiff_t j = 0; j < K; j++) {
+            vstore(a + j * LANES + half, vload(from + j * TILE));
+            vstore(a + lanes + j * LANES + half, vload(from_e + j * TILE));
+        }
+    }
+}
+
+/* backward_tile, with expected transitions added to xi, unless it is NULL. work: (4, step, LANES) and a term for each
+ * transition. */
+static __attribute__((noinline)) void wide_backward(const chain *c, double *w, const double *b, const double *alpha,
+                                                    double *gamma, const tile_rows *t, const double *weight, double *xi,
+                                                    double *work) {
+    const ptrdiff_t K = c->K, size = c->step * TILE, lanes = c->step * LANES;
+    double *beta = work, *beta_e = work + lanes, *share = work + 2 * lanes, *terms = work + 4 * lanes;
+    for (int half = 0; half < LANES; half += VL)
+        for (int i = STEPS - 1; i >= 0; i--) {
+            const ptrdiff_t at = i * LANES + half;
+            const vi last = t->plain ? (vi){0} : flagged(t->flags + at, LAST);
+            const vi active = t->plain ? ~(vi){0} : flagged(t->flags + at, ACTIVE);
+            vd level = vset(NO_EXPONENT), total = vset(0.0);
+            for (ptrdiff_t j = 0; j < K; j++) {
+                vd sum, top;
+                wide_step(&c->out_of, j, w + half, w + lanes + half, LANES, terms + half, &sum, &top);
+                sum = vselect(last, vset(1.0), sum);
+                top = vselect(last, vset(0.0), top);
+                vstore(beta + j * LANES + half, sum);
+                vstore(beta_e + j * LANES + half, top);
+                level = vmax(level, top + vload(alpha + size + j * TILE + at));
+            }
+            for (ptrdiff_t j = 0; j < K; j++) {
+                const vd away = vload(alpha + size + j * TILE + at) + vload(beta_e + j * LANES + half) - level;
+                const vd part = zero_below(away, vset(-900.0), vload(alpha + j * TILE + at) * power_of_two(away));
+                vstore(share + j * LANES + half, part);
+                total = vfma(part, vload(beta + j * LANES + half), total);
+            }
+            const vd factor = vselect(active, vload(weight + at) / total, vset(0.0));
+            for (ptrdiff_t j = 0; j < K; j++) {
+                const vd part = vload(share + j * LANES + half) * factor, sum = vload(beta + j * LANES + half);
+                vstore(gamma + j * TILE + at, part * sum);
+                if (xi) {
+                    const vd of_links = vselect(last, vset(0.0), part);
+                    for (ptrdiff_t q = c->out_of.at[j]; q < c->out_of.at[j + 1]; q++) {
+                        double *target = xi + (j * c->step + c->out_of.state[q]) * LANES + half;
+                        vstore(target, vfma(vload(terms + q * LANES + half), of_links, vload(target)));
+                    }
+                }
+            }
+            for (ptrdiff_t j = 0; j < K; j++) {
+                double *wj = w + j * LANES + half;
+                vd m, x;
+                wide_product(vload(beta + j * LANES + half), vload(beta_e + j * LANES + half), vload(b + j * TILE + at),
+                             vload(b + size + j * TILE + at), &m, &x);
+                vstore(wj, vselect(active, m, vload(wj)));
+                vstore(wj + lanes, vselect(active, x, vload(wj + lanes)));
+            }
+        }
+}
+
 /* Groups of 8 lanes ------------------------------------------------------------------------------------------------ */
 
 /* Rows of the tile that begins `first` steps (negative: before) from `row[q]`, for lanes that have `have[q]` rows on
@@ -597,9 +787,9 @@ typedef struct {
 
 /* Divides `memory`, if it is not NULL, and returns how many doubles are needed. tiles: the most that a group has, 1 if
  * only scores are wanted. */
-static inline ptrdiff_t hmm_layout(const int kind, ptrdiff_t d, ptrdiff_t K, ptrdiff_t tiles, int posterior,
+static inline ptrdiff_t hmm_layout(const int kind, ptrdiff_t d, ptrdiff_t K, int wide, ptrdiff_t tiles, int posterior,
                                    int transitions, int moments, double *memory, workspace *w) {
-    const ptrdiff_t step = state_step(K);
+    const ptrdiff_t step = state_step(K), parts = wide ? 2 : 1; /* of each number */
     double *at = memory ? aligned(memory) : 0;
     ptrdiff_t used = 8;
 #define PART(name, size)                                                                                               \
@@ -611,12 +801,12 @@ static inline ptrdiff_t hmm_layout(const int kind, ptrdiff_t d, ptrdiff_t K, ptr
     const ptrdiff_t block = posterior ? BLOCK_TILES : 0;
     PART(x, d * TILE);
     PART(z, d * TILE);
-    PART(y, VMAX(d * TILE, step * LANES));
-    PART(b, tiles * step * TILE);
-    PART(alpha, tiles * step * TILE);
+    PART(y, VMAX(d * TILE, wide ? (4 * step + K * K) * LANES : step * LANES));
+    PART(b, parts * tiles * step * TILE);
+    PART(alpha, parts * tiles * step * TILE);
     PART(top, TILE);
-    PART(state, step * LANES);
-    PART(start, step * LANES);
+    PART(state, parts * step * LANES);
+    PART(start, parts * step * LANES);
     PART(steps, TILE);
     PART(weight, TILE);
     PART(gamma, VMAX(block, 1) * step * TILE);
@@ -632,6 +822,25 @@ static inline ptrdiff_t hmm_layout(const int kind, ptrdiff_t d, ptrdiff_t K, ptr
 
 static ALWAYS_INLINE void copy_lane(const double *from, ptrdiff_t q, ptrdiff_t K, double *to) {
     for (ptrdiff_t k = 0; k < K; k++) to[k] = from[k * LANES + q];
+}
+
+/* The state of a lane, adding up to 1: to (K,), or, if wide, (2 K,), mantissas and exponents; sum and level: of what it
+ * was before, if wide. */
+static ALWAYS_INLINE void copy_state(const chain *c, const double *from, ptrdiff_t stride, double *to, double *sum,
+                                     double *level) {
+    const ptrdiff_t K = c->K;
+    if (!c->wide) {
+        for (ptrdiff_t k = 0; k < K; k++) to[k] = from[k * stride];
+        *sum = 1.0;
+        *level = 0.0;
+        return;
+    }
+    const double *exponents = from + c->step * stride;
+    *sum = wide_sum(K, from, exponents, stride, level);
+    for (ptrdiff_t k = 0; k < K; k++) {
+        to[k] = from[k * stride] / *sum;
+        to[K + k] = from[k * stride] > 0.0 ? exponents[k * stride] - *level : 0.0;
+    }
 }
 
 /* For one group: lane -> the first (or last) row of its first (last) piece, and the rows of a warm-up before (after)
@@ -655,38 +864,62 @@ static ALWAYS_INLINE int warm_rows(const schedule *S, ptrdiff_t lane, ptrdiff_t 
     return any;
 }
 
+/* x (step, LANES) <- p for the lanes that `which` allows, and else 1 / K; wide, if the chain is. */
+static ALWAYS_INLINE void set_state(const chain *c, const double *p, const int *which, double *x) {
+    for (ptrdiff_t k = 0; k < c->step; k++)
+        for (int q = 0; q < LANES; q++) x[k * LANES + q] = which[q] ? p[k] : k < c->K ? 1.0 / (double)c->K : 0.0;
+    for (ptrdiff_t i = 0; i < c->step * LANES && c->wide; i += VL) {
+        vd m, e;
+        split(vload(x + i), &m, &e);
+        vstore(x + i, m);
+        vstore(x + c->step * LANES + i, e);
+    }
+}
+
+/* b, top <- the emissions of a tile, in what numbers the chain wants. */
+static ALWAYS_INLINE void emit_tile(const emission *e, const chain *c, const tile_rows *t, double *b, int *bad,
+                                    const workspace *w) {
+    emit_any(e, t->row, c->wide, w->x, w->z, w->y, b, w->top);
+    if (c->wide)
+        wide_emissions(c, t, b, bad);
+    else if (!t->plain)
+        blank(t, c->K, b, w->top);
+}
+
 /* state <- a at the step before the first of each lane that does not begin with a sequence. */
 static ALWAYS_INLINE void warm_up_forward(const emission *e, const chain *c, const schedule *S, ptrdiff_t lane,
                                           ptrdiff_t W, const workspace *w) {
     ptrdiff_t row[LANES], have[LANES];
-    int whole[LANES];
-    for (ptrdiff_t k = 0; k < c->step; k++)
-        for (int q = 0; q < LANES; q++) w->state[k * LANES + q] = k < c->K ? 1.0 / (double)c->K : 0.0;
+    int whole[LANES], none[LANES] = {0}, unused[LANES] = {0};
+    set_state(c, c->start, none, w->state);
     if (!warm_rows(S, lane, W, 0, row, have, whole)) return;
-    for (ptrdiff_t k = 0; k < c->step; k++)
-        for (int q = 0; q < LANES; q++)
-            w->start[k * LANES + q] = whole[q] ? c->start[k] : k < c->K ? 1.0 / (double)c->K : 0.0;
+    set_state(c, c->start, whole, w->start);
     for (ptrdiff_t from = -W; from < 0; from += STEPS) {
         warm_tile(row, have, from, 0, w->rows);
-        emit(e, w->rows->row, w->x, w->z, w->y, w->b, w->top);
-        blank(w->rows, c->K, w->b, w->top);
-        forward_any(c, w->state, w->b, w->alpha, w->rows, w->start, w->top, w->steps, w->y);
+        emit_tile(e, c, w->rows, w->b, unused, w);
+        if (c->wide)
+            wide_forward(c, w->state, w->b, w->alpha, w->rows, w->start);
+        else
+            forward_any(c, w->state, w->b, w->alpha, w->rows, w->start, w->top, w->steps, w->y);
     }
 }
 
-/* state <- w at the step after the last of each lane that does not end with a sequence. gamma: work space. */
+/* state <- w at the step after the last of each lane that does not end with a sequence. scratch: 5 tiles. */
 static ALWAYS_INLINE void warm_up_backward(const emission *e, const chain *c, const schedule *S, ptrdiff_t lane,
-                                           ptrdiff_t W, tile_rows *rows, double *b, const workspace *w) {
+                                           ptrdiff_t W, tile_rows *rows, double *scratch, const workspace *w) {
+    const ptrdiff_t size = c->step * TILE;
+    double *b = scratch, *alpha = scratch + 2 * size, *gamma = scratch + 4 * size; /* only w is wanted: alpha is any */
     ptrdiff_t row[LANES], have[LANES];
-    int whole[LANES];
-    for (ptrdiff_t k = 0; k < c->step; k++)
-        for (int q = 0; q < LANES; q++) w->state[k * LANES + q] = k < c->K ? 1.0 / (double)c->K : 0.0;
+    int whole[LANES], none[LANES] = {0}, unused[LANES] = {0};
+    set_state(c, c->start, none, w->state);
     if (!warm_rows(S, lane, W, 1, row, have, whole)) return;
     for (ptrdiff_t from = W - STEPS; from >= 0; from -= STEPS) {
         warm_tile(row, have, from, 1, rows);
-        emit(e, rows->row, w->x, w->z, w->y, b, w->top);
-        blank(rows, c->K, b, w->top);
-        backward_any(c, w->state, b, w->gamma, w->gamma, rows, w->weight, 0, w->y);
+        emit_tile(e, c, rows, b, unused, w);
+        if (c->wide)
+            wide_backward(c, w->state, b, alpha, gamma, rows, w->weight, 0, w->y);
+        else
+            backward_any(c, w->state, b, alpha, gamma, rows, w->weight, 0, w->y);
     }
 }
 
@@ -711,33 +944,62 @@ static __attribute__((noinline)) void close_pieces(const tile_rows *t, const dou
         }
 }
 
-static ALWAYS_INLINE void set_start(const chain *c, double *start) {
-    for (ptrdiff_t k = 0; k < c->step; k++)
-        for (int q = 0; q < LANES; q++) start[k * LANES + q] = c->start[k];
+/* The same in wide numbers: the logarithm of all from the start of the piece, of which `before` is the sum that it
+ * began with. */
+static __attribute__((noinline)) void close_wide(const chain *c, const tile_rows *t, const double *alpha,
+                                                 ptrdiff_t lane, double (*before)[2], int *bad, double *logs,
+                                                 double *end) {
+    for (int s = 0; s < TILE; s++) {
+        const int q = s % LANES;
+        double sum, level;
+        if (!(t->flags[s] & PIECE_END)) continue;
+        copy_state(c, alpha + s, TILE, end + (lane + q) * 2 * c->K, &sum, &level);
+        if (bad[q])
+            logs[2 * t->piece[s]] = NAN;
+        else if (sum == 0.0)
+            logs[2 * t->piece[s]] = -INFINITY;
+        else
+            wide_log(sum / before[q][0], level - before[q][1], logs + 2 * t->piece[s]);
+        before[q][0] = 1.0; /* what follows is another sequence */
+        before[q][1] = 0.0;
+        bad[q] = 0;
+    }
 }
 
 /* Forward through one group; `keep`: b, alpha and rows of all tiles. Returns how many there are. */
 static ALWAYS_INLINE ptrdiff_t forward_group(const emission *e, const chain *c, const schedule *S, ptrdiff_t lane,
                                              ptrdiff_t W, const int keep, double *logs, double *warm, double *end,
                                              const workspace *w) {
-    const ptrdiff_t size = c->step * TILE;
+    const ptrdiff_t parts = c->wide ? 2 : 1, size = parts * c->step * TILE;
+    double before[LANES][2];
+    int all[LANES], bad[LANES] = {0};
     cursor cursors;
     long_sum sum = {{0}, {0}};
     warm_up_forward(e, c, S, lane, W, w);
-    for (int q = 0; q < LANES; q++) copy_lane(w->state, q, c->K, warm + (lane + q) * c->K);
+    for (int q = 0; q < LANES; q++) {
+        copy_state(c, w->state + q, LANES, warm + (lane + q) * parts * c->K, &before[q][0], &before[q][1]);
+        all[q] = 1;
+        const ptrdiff_t first = S->lanes[lane + q];
+        if (first < S->lanes[lane + q + 1] && S->kind[first] & BEGINS) {
+            before[q][0] = 1.0;
+            before[q][1] = 0.0;
+        }
+    }
     open_lanes(S, lane, &cursors);
-    set_start(c, w->start);
+    set_state(c, c->start, all, w->start);
     ptrdiff_t tiles = 0;
     for (;; tiles++) {
         const ptrdiff_t at = keep ? tiles : 0;
         tile_rows *t = w->rows + at;
         double *b = w->b + at * size, *alpha = w->alpha + at * size;
         if (!next_tile(S, &cursors, t)) return tiles;
-        emit(e, t->row, w->x, w->z, w->y, b, w->top);
-        if (t->plain)
+        emit_tile(e, c, t, b, bad, w);
+        if (c->wide) {
+            wide_forward(c, w->state, b, alpha, t, w->start);
+            if (!t->plain) close_wide(c, t, alpha, lane, before, bad, logs, end);
+        } else if (t->plain)
             forward_plain(c, w->state, b, alpha, w->top, &sum, w->y);
         else {
-            blank(t, c->K, b, w->top);
             forward_any(c, w->state, b, alpha, t, w->start, w->top, w->steps, w->y);
             close_pieces(t, w->steps, alpha, c->K, lane, &sum, logs, end);
         }
@@ -745,17 +1007,18 @@ static ALWAYS_INLINE ptrdiff_t forward_group(const emission *e, const chain *c, 
 }
 
 static void clear_padding(const chain *c, ptrdiff_t tiles, const workspace *w) {
+    if (c->wide) return; /* only its links count */
     for (ptrdiff_t t = 0; t < tiles; t++)
         for (ptrdiff_t k = c->K; k < c->step; k++)
             for (int s = 0; s < TILE; s++) w->b[(t * c->step + k) * TILE + s] = 0.0;
 }
 
 /* Log-likelihoods of all pieces of groups first..stop-1: logs (pieces, 2), high and low part. warm, end: (lanes, K),
- * what a_t was after the warm-up and at the end of each lane. */
+ * what a_t was after the warm-up and at the end of each lane; (lanes, 2 K) if the chain is wide. */
 static void hmm_score(const emission *e, const chain *c, const schedule *S, ptrdiff_t first, ptrdiff_t stop,
                       ptrdiff_t W, double *logs, double *warm, double *end, double *memory) {
     workspace w = {0};
-    hmm_layout(e->kind, e->columns, c->K, 1, 0, 0, 0, memory, &w);
+    hmm_layout(e->kind, e->columns, c->K, c->wide, 1, 0, 0, 0, memory, &w);
     clear_padding(c, 1, &w);
     for (ptrdiff_t group = first; group < stop; group++)
         forward_group(e, c, S, group * LANES, W, 0, logs, warm, end, &w);
@@ -850,7 +1113,7 @@ static __attribute__((noinline)) void gather_rows(const emission *e, const ptrdi
 typedef struct {
     double *logs, *warm_a, *end_a, *warm_w, *end_w; /* of pieces (2) and of lanes (K), see hmm_score */
     double *posterior;                              /* (n, K) */
-    double *start, *transitions;                    /* (K,), (K, K) without the factor A */
+    double *start, *transitions;                    /* (K,), (K, K): without the factor A, unless the chain is wide */
     const double *about;                            /* (K, row_step(d)): then the moments, as e_step in mixture.h */
     double *weight, *first, *second, *count;
 } results;
@@ -858,10 +1121,10 @@ typedef struct {
 /* Forward and backward through groups first..stop-1, of at most `tiles` tiles. */
 static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptrdiff_t first, ptrdiff_t stop,
                        ptrdiff_t W, ptrdiff_t tiles, const results *out, double *memory) {
-    const ptrdiff_t K = c->K, step = c->step, d = e->m.d, size = step * TILE;
+    const ptrdiff_t K = c->K, step = c->step, d = e->m.d, size = step * TILE, parts = c->wide ? 2 : 1;
     const int transitions = out->transitions != 0, moments = out->about != 0;
     workspace w = {0};
-    hmm_layout(e->kind, e->columns, K, tiles, 1, transitions, moments, memory, &w);
+    hmm_layout(e->kind, e->columns, K, c->wide, tiles, 1, transitions, moments, memory, &w);
     clear_padding(c, tiles, &w);
     for (ptrdiff_t i = 0; i < BLOCK_TILES * size; i++) w.gamma[i] = 1.0;
     for (int s = 0; s < TILE; s++) w.weight[s] = 1.0;
@@ -874,9 +1137,11 @@ static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptr
     for (ptrdiff_t lane = first * LANES; lane < stop * LANES; lane += LANES) {
         const ptrdiff_t here = forward_group(e, c, S, lane, W, 1, out->logs, out->warm_a, out->end_a, &w);
         tile_rows warm_tile_rows;
+        double sum, level;
         for (int s = 0; s < TILE; s++) w.weight[s] = 1.0;
-        warm_up_backward(e, c, S, lane, W, &warm_tile_rows, w.gamma + size, &w);
-        for (int q = 0; q < LANES; q++) copy_lane(w.state, q, K, out->warm_w + (lane + q) * K);
+        warm_up_backward(e, c, S, lane, W, &warm_tile_rows, w.gamma, &w);
+        for (int q = 0; q < LANES; q++)
+            copy_state(c, w.state + q, LANES, out->warm_w + (lane + q) * parts * K, &sum, &level);
         for (ptrdiff_t block = (here - 1) / BLOCK_TILES * BLOCK_TILES; block >= 0; block -= BLOCK_TILES) {
             const ptrdiff_t in_block = VMIN(BLOCK_TILES, here - block);
             for (ptrdiff_t i = in_block; i < BLOCK_TILES && moments; i++) {
@@ -885,7 +1150,7 @@ static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptr
             }
             for (ptrdiff_t i = in_block - 1; i >= 0; i--) {
                 tile_rows *t = w.rows + block + i;
-                double *b = w.b + (block + i) * size, *alpha = w.alpha + (block + i) * size;
+                double *b = w.b + (block + i) * parts * size, *alpha = w.alpha + (block + i) * parts * size;
                 double *gamma = w.gamma + i * size;
                 if (S->weight)
                     for (int s = 0; s < TILE; s++)
@@ -894,10 +1159,13 @@ static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptr
                                                              : 0.0;
                 else if (!t->plain)
                     for (int s = 0; s < TILE; s++) w.weight[s] = t->flags[s] & ACTIVE ? 1.0 : 0.0;
-                if (t->plain)
+                if (c->wide)
+                    wide_backward(c, w.state, b, alpha, gamma, t, w.weight, transitions ? w.xi : 0, w.y);
+                else if (t->plain)
                     backward_plain(c, w.state, b, alpha, gamma, w.weight, transitions, w.y);
-                else {
+                else
                     backward_any(c, w.state, b, alpha, gamma, t, w.weight, transitions, w.y);
+                if (!t->plain) {
                     for (int s = 0; s < TILE; s++) {
                         if (transitions && t->flags[s] & FIRST)
                             for (ptrdiff_t k = 0; k < K; k++) w.first[k] += gamma[k * TILE + s];
@@ -911,10 +1179,12 @@ static void hmm_e_step(const emission *e, const chain *c, const schedule *S, ptr
                         for (ptrdiff_t j = 0; j < d && !(t->flags[q] & ACTIVE); j++) w.xs[(i * d + j) * TILE + q] = 0.0;
                 }
             }
-            if (transitions) add_transitions(step, w.alpha + block * size, w.b + block * size, in_block, w.xi);
+            if (transitions && !c->wide)
+                add_transitions(step, w.alpha + block * size, w.b + block * size, in_block, w.xi);
             if (moments) add_moments(e->kind, w.xs, d, K, w.gamma, step, out->about, rz, sums);
         }
-        for (int q = 0; q < LANES; q++) copy_lane(w.state, q, K, out->end_w + (lane + q) * K);
+        for (int q = 0; q < LANES; q++)
+            copy_state(c, w.state + q, LANES, out->end_w + (lane + q) * parts * K, &sum, &level);
         if (transitions) /* v overwrote b: its padding is 0 * share, which may be NaN */
             clear_padding(c, tiles, &w);
     }
@@ -1458,38 +1728,7 @@ static int viterbi_sequence(const emission *e, const row_chain *c, ptrdiff_t row
     return any_lane(bad);
 }
 
-/* The same as hmm_sequence for any range of numbers: each is a mantissa in [1, 2) (or 0) and an exponent, a double that
- * holds an integer. Nothing underflows, so zeros in A are exact and no evidence is too strong. */
-#define NO_EXPONENT -0x1p1000 /* of 0 */
-
-/* 2^n for integers n <= 0; 2^-1022 below. */
-static ALWAYS_INLINE vd power_of_two(vd n) {
-    const vd t = vmax(vset(-1022.0), n) + vset(0x1.8p52);
-    return (vd)(((vu)t + 1023) << 52);
-}
-
-/* x = m 2^e, x >= 0 and normal or 0. */
-static ALWAYS_INLINE void split(vd x, vd *m, vd *e) {
-    const vu bits = (vu)x;
-    const vi zero = (vi)(x == vset(0.0));
-    const vd exponent = (vd)(bits >> 52 | 0x4330000000000000) - vset(0x1p52 + 1023.0);
-    *e = vselect(zero, vset(NO_EXPONENT), exponent);
-    *m = vselect(zero, x, (vd)((bits & 0x000fffffffffffff) | 0x3ff0000000000000));
-}
-
-/* (m, e) <- exp(l): l = e ln 2 + r. */
-static ALWAYS_INLINE void wide_exp(vd l, vd *m, vd *e) {
-    const vi none = (vi)(l == vset(-INFINITY));
-    l = vselect(none, vset(0.0), l);
-    vd k = l * vset(0x1.71547652b82fep+0);
-    for (int i = 0; i < VL; i++) k[i] = floor(k[i]);
-    vd r = vfma(k, vset(-0x1.62e42fefa0000p-1), l);
-    r = vfma(k, vset(-0x1.cf79abc9e3b39p-40), r);
-    vd mantissa, exponent;
-    split(vexp(r), &mantissa, &exponent);
-    *m = vselect(none, vset(0.0), mantissa);
-    *e = vselect(none, vset(NO_EXPONENT), k + exponent);
-}
+/* The same as hmm_sequence, in wide numbers. */
 
 /* (m, e) of sum_i (a, ae)_i (M, Me)_ij for VL states from j on. */
 static ALWAYS_INLINE void wide_times(ptrdiff_t K, ptrdiff_t P, const double *a, const double *ae, const double *M,
@@ -1505,16 +1744,6 @@ static ALWAYS_INLINE void wide_times(ptrdiff_t K, ptrdiff_t P, const double *a, 
     *e = vmax(vset(NO_EXPONENT), top + exponent);
 }
 
-/* Sum of (m, e) as a mantissa, which is returned, for the exponent *top. */
-static ALWAYS_INLINE double wide_sum(ptrdiff_t K, const double *m, const double *e, double *top) {
-    double most = NO_EXPONENT, sum = 0.0;
-    for (ptrdiff_t k = 0; k < K; k++) most = e[k] > most && m[k] > 0.0 ? e[k] : most;
-    for (ptrdiff_t k = 0; k < K; k++)
-        if (e[k] - most > -1100.0) sum += ldexp(m[k], (int)(e[k] - most));
-    *top = most;
-    return sum;
-}
-
 /* impossible: set to the number of the first step at which no state is possible, or -1; transitions (K, P) with the
  * factor A. */
 static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t row, ptrdiff_t n, double weight,
@@ -1528,10 +1757,12 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
     double *gamma = beta_e + P, *work = gamma + 2 * P;
     const double *previous = at_ends->a_in, *previous_e = previous ? previous + P : 0;
     *impossible = -1;
+    int finite = 1;
     for (ptrdiff_t from = 0; from < n; from += TILE) {
         const ptrdiff_t here = VMIN(TILE, n - from);
         double *bt = keep ? b + from * P : b, *be = keep ? b_e + from * P : b_e;
         emit_rows(e, row + from, here, 1, P, -INFINITY, bt, top, work);
+        for (ptrdiff_t i = 0; i < here * P; i++) finite &= bt[i] < INFINITY; /* NaN would be lost in an exponent */
         for (ptrdiff_t s = 0; s < here; s++) {
             double *at = alpha + (keep ? from + s : s) * P, *ae = alpha_e + (keep ? from + s : s) * P;
             int any = 0;
@@ -1559,7 +1790,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             previous_e = ae;
             if (filter) {
                 double level;
-                const double norm = log(wide_sum(K, at, ae, &level));
+                const double norm = log(wide_sum(K, at, ae, 1, &level));
                 for (ptrdiff_t k = 0; k < K; k++)
                     posterior[(from + s) * K + k] =
                         at[k] > 0.0 ? log(at[k]) - norm + (ae[k] - level) * 0x1.62e42fefa39efp-1 : -INFINITY;
@@ -1577,15 +1808,14 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
         memcpy(at_ends->a_out + P, previous_e, (size_t)P * sizeof(double));
     }
     double exponent;
-    const double sum = wide_sum(K, previous, previous_e, &exponent);
-    logs[0] = *impossible >= 0 ? -INFINITY : exponent * 0x1.62e42fefa39efp-1;
-    logs[1] = *impossible >= 0
-                  ? 0.0
-                  : fma(exponent, 0x1.62e42fefa39efp-1, -logs[0]) + exponent * 0x1.abc9e3b39803fp-56 + log(sum);
-    if (filter || !keep || *impossible >= 0 || sum != sum) {
-        if (sum != sum) logs[0] = NAN;
-        return;
-    }
+    const double sum = wide_sum(K, previous, previous_e, 1, &exponent);
+    if (*impossible >= 0) {
+        logs[0] = -INFINITY;
+        logs[1] = 0.0;
+    } else
+        wide_log(sum, exponent, logs);
+    if (!finite) logs[0] = NAN;
+    if (filter || !keep || *impossible >= 0 || !finite) return;
     if (at_ends->w_in) memcpy(w, at_ends->w_in, (size_t)(2 * P) * sizeof(double));
     for (ptrdiff_t t = n - 1; t >= 0; t--) {
         const int last = t == n - 1 && !at_ends->w_in;
@@ -1599,7 +1829,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
             vstore(gamma + P + j, vmax(vset(NO_EXPONENT), x + vload(ae + j)));
         }
         double level;
-        const double total = wide_sum(K, gamma, gamma + P, &level), share = weight / total;
+        const double total = wide_sum(K, gamma, gamma + P, 1, &level), share = weight / total;
         for (ptrdiff_t k = 0; k < K; k++) {
             const double away = gamma[P + k] - level;
             const double g = away > -1100.0 ? ldexp(gamma[k] * share, (int)away) : 0.0;
@@ -1614,7 +1844,7 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
                     const vd away = x + vload(c->exponent + i * P + j) + vload(w_e + j);
                     const vd product = a * (vload(c->A + i * P + j) * vload(w + j));
                     /* away may be a little above 0 */
-                    const vd value = zero_below(away, vset(-1000.0), product * power_of_two(away - vset(64.0)));
+                    const vd value = zero_below(away, vset(-800.0), product * power_of_two(away - vset(64.0)));
                     vstore(transitions + i * P + j, vfma(value, vset(0x1p64), vload(transitions + i * P + j)));
                 }
             }
