@@ -788,10 +788,16 @@ def test_impossible_sequences_leave_the_others_alone(rng, T):
     check(b, start, A, [T] * S)
 
 
-def test_weight_zero_does_not_make_it_possible():
-    b = np.array([[0.0, 0.0], [-inf, -inf]])
+@pytest.mark.parametrize("transmat", [np.eye(2), np.full((2, 2), 0.5)])
+def test_an_impossible_sequence_of_weight_zero_counts_for_nothing(transmat):
+    b = np.log([[0.3, 0.6], [0.2, 0.2], [0.1, 0.9]])
+    b[1] = -inf
+    found = expected_transitions(b, [0.5, 0.5], transmat, [1, 1, 1], [1.0, 0.0, 2.0])
+    np.testing.assert_allclose(found.log_likelihoods, [np.log(0.45), -inf, np.log(0.5)], rtol=1e-15)
+    np.testing.assert_allclose(found.posteriors, [[1 / 3, 2 / 3], [0, 0], [0.2, 1.8]], rtol=1e-15)
+    np.testing.assert_allclose(found.start, [1 / 3 + 0.2, 2 / 3 + 1.8], rtol=1e-15)
     with pytest.raises(ValueError, match=r"\brow 1\b"):
-        expected_transitions(b, [0.5, 0.5], np.eye(2), [1, 1], [1.0, 0.0])
+        expected_transitions(b, [0.5, 0.5], transmat, [1, 1, 1], [1.0, 1e-9, 2.0])
 
 
 # ---- sequences, weights, states ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgen._hmm_recursions import Chain, Layout, Moments, Outcome, Recursions, as_offsets
+from fastgen._hmm_recursions import Chain, Layout, Moments, Outcome, Recursions, as_offsets, refuse_likelihoods
 from fastgen._kernels import _gaussian, _hmm
 from fastgen._missing import Index
 from fastgen._validation import BLOCK_ROWS, Array, Data, refuse_infinity
@@ -165,23 +165,25 @@ class _Emitting(Recursions):
         self.sequences = sequences
         self.family = model.family
         self.factors: GaussianFactors | None = None
+        self.logs: Data | None = None
         self.model = model
         X, K = sequences.X, len(model.startprob)
         step_ns = 2.0
-        if sequences.labels is not None or model.emits is not None or not len(X):
-            emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
-        elif isinstance(self.family, Gaussian) and not (
+        by_hand = sequences.labels is not None or model.emits is not None or not len(X)
+        gaussian = isinstance(self.family, Gaussian) and not (
             sequences.missing and self.family.covariance_type in ("full", "tied")
-        ):
+        )
+        if gaussian and not by_hand:
             d = X.shape[1]
             missing = sequences.missing
             self.factors = missing_diagonal_factors(self.family) if missing else self.family._prepared
             emissions = self.gaussian_emissions(self.factors)
             step_ns += self.factors.fmas_per_row / K / 8 + d / 16
-        elif isinstance(self.family, Categorical) and X.shape[1] == 1:
+        elif isinstance(self.family, Categorical) and X.shape[1] == 1 and not by_hand:
             emissions = self.table_emissions(K)
         else:
-            emissions = _hmm.Emissions(_hmm.LOGS, model.log_density(sequences, n_threads), K)
+            self.logs = model.log_density(sequences, n_threads)
+            emissions = _hmm.Emissions(_hmm.LOGS, self.logs, K)
         super().__init__(emissions, model.chain, sequences.layout, step_ns, n_threads)
 
     def gaussian_emissions(self, factors: GaussianFactors) -> _hmm.Emissions:
@@ -205,6 +207,8 @@ class _Emitting(Recursions):
     def _look_closer(self) -> None:
         if self.factors is not None and not self.sequences.missing and self.sequences.incomplete:
             raise _MissingFoundError
+        if self.logs is not None:
+            refuse_likelihoods(self.logs, True)
 
     def e_step(self) -> tuple[Outcome, Any]:
         """The outcome, and the statistics of the family."""
@@ -388,5 +392,6 @@ class HiddenMarkov:
             return self.e_step(sequences, n_threads)
         log_likelihoods = found.log_likelihoods
         if sequences.weights is not None:
-            log_likelihoods = np.where(sequences.weights > 0, sequences.weights * log_likelihoods, 0.0)
+            seen = sequences.weights > 0
+            log_likelihoods = sequences.weights[seen] * log_likelihoods[seen]
         return HMMStatistics(float(log_likelihoods.sum()), found.start, found.transitions, components)

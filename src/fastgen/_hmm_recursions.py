@@ -35,6 +35,7 @@ _WARM = 64  # steps: the shortest warm-up
 _BLOCK = 1024  # steps: the shortest block with checkpoints
 _CONVERGED = 1e-13
 _CONVERGED_PATH = 1e-10
+_UNLIKE = 1e-7  # a mismatch that twice the warm-up should mend
 _STEP_NS = 1.0  # of one state: a guess, decides only about threads
 
 
@@ -45,6 +46,9 @@ class Chain:
         self.startprob = startprob
         self.transmat = transmat
         self.K = len(startprob)
+
+    def __reduce__(self) -> tuple[type["Chain"], tuple[Array, Array]]:
+        return Chain, (self.startprob, self.transmat)
 
     @cached_property
     def safe(self) -> bool:
@@ -67,7 +71,7 @@ class Chain:
         lists: list[Any] = []
         for A in (self.transmat.T, self.transmat):
             state, neighbour = np.nonzero(A)
-            lists += [np.searchsorted(state, np.arange(self.K + 1)), neighbour, A[state, neighbour]]
+            lists += [np.searchsorted(state, np.arange(self.K + 1)), neighbour.copy(), A[state, neighbour]]
         return _hmm.Links(*lists)
 
     @cached_property
@@ -382,7 +386,7 @@ class Recursions:
                 self.emissions, K, start, A, links, schedule, 0, 1, warm, np.empty((_LANES, 2)), warmed, unused, work
             )
             states.append(warmed)
-            if len(states) > 1 and _agree(states[-2], states[-1], wide, _CONVERGED / 10):
+            if len(states) > 1 and _mismatch(states[-2], states[-1], wide) <= _CONVERGED / 10:
                 layout.warm[kind] = warm  # twice what was enough
                 break
             if 4 * _LANES * warm > n:
@@ -402,7 +406,7 @@ class Recursions:
         self._on_threads(parts, run, plan.groups * plan.tiles * _hmm.STEPS * _LANES)
 
     def _in_lanes(
-        self, selected: Index, kind: str, keep: bool, run: Callable[[Plan, int], tuple[Array, bool, T]]
+        self, selected: Index, kind: str, keep: bool, run: Callable[[Plan, int], tuple[Array, float, T]]
     ) -> tuple[Plan, Array, T] | None:
         """Lay out, run, check the cuts, and again until they hold. The logs of the pieces and what else run returned.
 
@@ -414,10 +418,14 @@ class Recursions:
             plan = self.layout.plan(selected, self._target(keep, warm), warm)
             if plan is None:
                 return None
-            logs, converged, found = run(plan, warm)
-            if converged or not len(plan.joints[0]):
+            logs, mismatch, found = run(plan, warm)
+            if mismatch <= _CONVERGED:
                 return plan, logs, found
-            self.layout.warm[kind] = 2 * warm if 8 * _LANES * warm <= n else 0  # too short somewhere
+            # What is left of the start falls geometrically.
+            factor = 2
+            while factor < 64 and min(mismatch, 1.0) ** factor > _CONVERGED / 10:
+                factor *= 2
+            self.layout.warm[kind] = warm * factor if 4 * _LANES * warm * factor <= n and factor < 64 else 0
 
     def _by_sequence(self, plan: Plan, logs: Array, out: Array) -> Index:
         """Add the logs of the pieces up into those of their sequences; returns the sequences that are not finite."""
@@ -436,7 +444,7 @@ class Recursions:
         start, A, _ = self.chain.lanes
         K = self.chain.K
 
-        def in_lanes(plan: Plan, warm: int, wide: bool) -> tuple[Array, bool, None]:
+        def in_lanes(plan: Plan, warm: int, wide: bool) -> tuple[Array, float, None]:
             logs = np.zeros((plan.pieces, 2))
             warmed, end = np.zeros((2, plan.n_lanes, 2 * K if wide else K))
             links = self.chain.links if wide else None
@@ -449,7 +457,7 @@ class Recursions:
 
             self._run_groups(plan, body)
             before, behind = plan.joints
-            return logs, _agree(warmed[behind], end[before], wide), None
+            return logs, _mismatch(warmed[behind], end[before], wide), None
 
         left = self.nonempty[:0]
         for wide, lanes, suited in self._passes():
@@ -477,7 +485,7 @@ class Recursions:
         Raises
         ------
         ValueError
-            A sequence is impossible; the step is named.
+            A sequence that has weight is impossible; the step is named.
         """
         layout, K = self.layout, self.chain.K
         out = Outcome(np.zeros(layout.n_sequences), np.zeros(K), np.zeros((K, K)), moments, [])
@@ -505,15 +513,17 @@ class Recursions:
             if moments is not None and sums.moments is not None:
                 moments += sums.moments
         for sequence, step in zip(left, impossible, strict=True):
-            if step >= 0:
-                row = layout.origin[0] + layout.offsets[sequence] + step
-                s = layout.origin[1] + sequence
+            first, stop = layout.offsets[sequence : sequence + 2]
+            if step >= 0 and (layout.weights is None or layout.weights[sequence] > 0):
+                row, s = layout.origin[0] + first + step, layout.origin[1] + sequence
                 raise ValueError(f"row {row} is impossible: no state can be at that step of sequence {s}")
+            if posterior is not None:
+                posterior[first:stop] = 0.0
         return out
 
     def _e_step(
         self, wide: bool, posterior: Array | None, transitions: bool, moments: Moments | None, plan: Plan, warm: int
-    ) -> tuple[Array, bool, Outcome]:
+    ) -> tuple[Array, float, Outcome]:
         """The pieces of a plan forward and backward; of the outcome, the sums."""
         K = self.chain.K
         start, A, AT = self.chain.lanes
@@ -572,8 +582,8 @@ class Recursions:
             second = totals["moment2"].reshape(moments.second.shape)
             of_data = Moments(moments.about, moments.full, totals["weight"], totals["moment1"], second, totals["count"])
         before, behind = plan.joints
-        converged = _agree(warm_a[behind], end_a[before], wide) and _agree(warm_w[before], end_w[behind], wide)
-        return logs, converged, Outcome(logs, firsts.sum(axis=0), xi, of_data, [])
+        mismatch = max(_mismatch(warm_a[behind], end_a[before], wide), _mismatch(warm_w[before], end_w[behind], wide))
+        return logs, mismatch, Outcome(logs, firsts.sum(axis=0), xi, of_data, [])
 
     # One sequence at a time -------------------------------------------------------------------------------------------
 
@@ -701,6 +711,10 @@ class Recursions:
                 reduced[part] = gathered.results
 
         self._on_threads(parts, run, float(lengths.sum()) * (10.0 if wide else 2.0))
+        unknown = np.isnan(logs[:, 0])
+        if wide and unknown.any():
+            s = self.layout.origin[1] + sequences[unknown.argmax()]
+            raise ValueError(f"sequence {s} has a step at which a log-density is NaN or infinite")
         log_likelihoods[sequences] = np.where(np.isneginf(logs[:, 0]), -np.inf, logs.sum(axis=1))
         if out is not None:
             out.start = out.start + firsts.sum(axis=0)
@@ -747,7 +761,7 @@ class Recursions:
         start, log_A = self.chain.logs
         bad = False
 
-        def run(plan: Plan, warm: int) -> tuple[Array, bool, None]:
+        def run(plan: Plan, warm: int) -> tuple[Array, float, None]:
             nonlocal bad
             logs = np.zeros((plan.pieces, 2))
             warmed, end = np.zeros((2, plan.n_lanes, K))
@@ -778,7 +792,7 @@ class Recursions:
             self._run_groups(plan, body)
             before, behind = plan.joints
             same = bool((exits[before] == entry[behind]).all())
-            return logs, same and _agree_in_logs(warmed[behind], end[before]), None
+            return logs, _mismatch_of_paths(warmed[behind], end[before]) if same else _UNLIKE, None
 
         if len(self.nonempty):
             # Where A has zeros, the probe's filter may never forget, but paths may still meet.
@@ -816,21 +830,26 @@ class Recursions:
         return bool(found.any())
 
 
-def _agree(a: Array, b: Array, wide: bool = False, tolerance: float = _CONVERGED) -> bool:
-    """Whether states are the same to rounding; what is not finite is dealt with elsewhere."""
+def _mismatch(a: Array, b: Array, wide: bool = False) -> float:
+    """The largest relative difference of states; what is not finite is dealt with elsewhere."""
     if wide:  # (lanes, 2 K): sums of mantissas are 1, or there is none
         (a, a_exponent), (b, b_exponent) = (np.split(state, 2, axis=1) for state in (a, b))
         a = a * np.exp2(np.clip(a_exponent - b_exponent, -100.0, 100.0))
-    return not bool((np.abs(a - b) > tolerance * b + 1e-300).any())
+    off = np.maximum(np.abs(a - b) - 1e-300, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = off / b
+    return float(np.max(relative, initial=0.0, where=~np.isnan(relative)))
 
 
 def _without(sequences: Index, others: Index) -> Index:
     return np.setdiff1d(sequences, others, assume_unique=True) if len(others) else sequences
 
 
-def _agree_in_logs(a: Array, b: Array) -> bool:
+def _mismatch_of_paths(a: Array, b: Array) -> float:
+    """Of the logarithms of states."""
     with np.errstate(invalid="ignore"):
-        return not bool((np.abs(a - b) > _CONVERGED_PATH * (1 + np.abs(b))).any() | (np.isinf(a) != np.isinf(b)).any())
+        off = (np.abs(a - b) > _CONVERGED_PATH * (1 + np.abs(b))) | (np.isinf(a) != np.isinf(b))
+    return _UNLIKE if off.any() else 0.0
 
 
 # Public functions ---------------------------------------------------------------------------------------------------
@@ -908,7 +927,7 @@ def _as_emissions(log_likelihoods: ArrayLike, K: int, log: bool) -> Data:
     return data
 
 
-def _refuse(data: Data, log: bool) -> None:
+def refuse_likelihoods(data: Data, log: bool) -> None:
     """Raise ValueError for NaN, +inf, or a negative likelihood."""
     bad = np.isnan(data) | (np.isposinf(data))
     if not log:
@@ -930,7 +949,7 @@ class _Given(Recursions):
         self.data = _as_emissions(likelihoods, chain.K, log)
         self.log = log
         if not log and self.data.size and not self.data.min() >= 0:
-            _refuse(self.data, log)
+            refuse_likelihoods(self.data, log)
         offsets = as_offsets(lengths, len(self.data))
         S = len(offsets) - 1
         checked = None if weights is None or not S else as_weights(weights, S, "weights")
@@ -950,7 +969,7 @@ class _Given(Recursions):
         return found, result
 
     def _look_closer(self) -> None:
-        _refuse(self.data, self.log)
+        refuse_likelihoods(self.data, self.log)
 
     def _emissions_of(self, row: int, n: int, wide: bool) -> tuple[_hmm.Emissions, int]:
         if self.log or not wide:
@@ -1081,7 +1100,7 @@ def expected_transitions(
     Raises
     ------
     ValueError
-        As `forward_backward`.
+        As `forward_backward`, but a sequence of weight 0 may be impossible: it counts for nothing.
 
     Notes
     -----
