@@ -15,7 +15,8 @@ DOWNSTREAM = """
 # cython: language_level=3, freethreading_compatible=True
 from libc.stdlib cimport free, malloc
 from fastgen cimport (
-    GAUSSIAN_SPHERICAL, gaussian_log_density, gaussian_work_size, logsumexp_row, softmax_row, vector_exp, vector_log)
+    GAUSSIAN_SPHERICAL, gaussian_log_density, gaussian_work_size, logsumexp_row, markov_forward_backward,
+    markov_viterbi, markov_work_size, softmax_row, vector_exp, vector_log)
 
 
 def density(const double[:, ::1] X, const double[::1] mean, double inverse_sd, double log_norm):
@@ -36,6 +37,27 @@ def density(const double[:, ::1] X, const double[::1] mean, double inverse_sd, d
 
 def row(const double[::1] a, double[::1] p):
     return logsumexp_row(&a[0], a.shape[0]), softmax_row(&a[0], &p[0], a.shape[0])
+
+
+def forward_backward(const double[:, ::1] logs, const double[::1] start, const double[:, ::1] A,
+                     double[:, ::1] posteriors, double[::1] first, double[:, ::1] transitions):
+    cdef Py_ssize_t n = logs.shape[0], K = logs.shape[1]
+    cdef double* work = <double*> malloc(markov_work_size(n, K) * sizeof(double))
+    cdef double score, total
+    with nogil:
+        score = markov_forward_backward(&logs[0, 0], n, K, &start[0], &A[0, 0], NULL, NULL, NULL, work)
+        total = markov_forward_backward(&logs[0, 0], n, K, &start[0], &A[0, 0], &posteriors[0, 0], &first[0],
+                                        &transitions[0, 0], work)
+    free(work)
+    return score, total
+
+
+def viterbi(const double[:, ::1] logs, const double[::1] start, const double[:, ::1] A, Py_ssize_t[::1] path):
+    cdef Py_ssize_t n = logs.shape[0], K = logs.shape[1]
+    cdef double* work = <double*> malloc(markov_work_size(n, K) * sizeof(double))
+    result = markov_viterbi(&logs[0, 0], n, K, &start[0], &A[0, 0], &path[0], work)
+    free(work)
+    return result
 
 
 def exp_log(const double[::1] x, double[::1] out):
@@ -110,6 +132,37 @@ def test_exp_and_log_from_cython(downstream):
     out = np.empty_like(x)
     downstream.exp_log(x, out)
     np.testing.assert_allclose(out, x, rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize("K", [1, 2, 5, 8, 17, 300])
+@pytest.mark.parametrize("n", [1, 31, 32, 200])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_forward_backward_from_cython(downstream, n, K, zeros):
+    rng = np.random.default_rng(n * K)
+    logs, start, A = rng.normal(size=(n, K)), rng.dirichlet(np.ones(K)), rng.dirichlet(np.ones(K), K)
+    if zeros:
+        A = np.triu(A) / np.triu(A).sum(axis=1, keepdims=True)
+    posteriors, first, transitions, path = np.empty((n, K)), np.empty(K), np.empty((K, K)), np.empty(n, np.intp)
+    score, total = downstream.forward_backward(logs, start, A, posteriors, first, transitions)
+    expected = fastgen.kernels.expected_transitions(logs, start, A)
+    assert score == total == pytest.approx(expected.log_likelihoods[0], rel=1e-13)
+    np.testing.assert_allclose(posteriors, expected.posteriors, rtol=1e-11, atol=1e-300)
+    np.testing.assert_allclose(first, expected.start, rtol=1e-11, atol=1e-300)
+    np.testing.assert_allclose(transitions, expected.transitions, rtol=1e-11, atol=1e-300)
+    log_prob = downstream.viterbi(logs, start, A, path)
+    best = fastgen.kernels.viterbi(logs, start, A)
+    assert log_prob == pytest.approx(best.log_probs[0], rel=1e-13)
+    np.testing.assert_array_equal(path, best.paths)
+
+
+@pytest.mark.parametrize("A", [np.full((2, 2), 0.5), np.eye(2)])
+def test_impossible_sequences_and_nan_from_cython(downstream, A):
+    results = np.empty((4, 2)), np.empty(2), np.empty((2, 2))
+    for bad, expected in ((-np.inf, -np.inf), (np.nan, np.nan), (np.inf, np.nan)):
+        logs = np.zeros((4, 2))
+        logs[2] = bad
+        found = downstream.forward_backward(logs, np.full(2, 0.5), A, *results)
+        np.testing.assert_array_equal(found, [expected, expected])
 
 
 def test_row_helper_from_numba():

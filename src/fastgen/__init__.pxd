@@ -8,4 +8,5 @@ from fastgen._kernels._gaussian cimport (
     gaussian_log_density,
     gaussian_work_size,
 )
+from fastgen._kernels._hmm cimport markov_forward_backward, markov_viterbi, markov_work_size
 from fastgen._kernels._simd cimport logsumexp_row, softmax_row, vector_exp, vector_log

@@ -29,7 +29,6 @@ from fastgen._validation import Array, Data, as_floats, as_out, as_weights
 
 T = TypeVar("T")
 _LANES = _hmm.LANES
-_SAFE = 1e-40  # transition probabilities from which on nothing can underflow that matters
 _KIND = ("narrow", "wide")
 _WARM = 64  # steps: the shortest warm-up
 _BLOCK = 1024  # steps: the shortest block with checkpoints
@@ -53,7 +52,7 @@ class Chain:
     @cached_property
     def safe(self) -> bool:
         """Whether scaled recursions cannot lose a state that matters later."""
-        return bool(self.transmat.min() >= _SAFE)
+        return bool(self.transmat.min() >= _hmm.SAFE)
 
     @cached_property
     def lanes(self) -> tuple[Array, Array, Array]:
@@ -66,7 +65,7 @@ class Chain:
     def links(self) -> _hmm.Links | None:
         """Possible transitions, for lanes of wide numbers; None if some are too improbable for these."""
         possible = self.transmat > 0
-        if self.transmat[possible].min() < _SAFE:
+        if self.transmat[possible].min() < _hmm.SAFE:
             return None
         lists: list[Any] = []
         for A in (self.transmat.T, self.transmat):

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 _Array = NDArray[np.float64]
 _Index = NDArray[np.intp]
 
+SAFE: float
 LANES: int
 STEPS: int
 BEGINS: int

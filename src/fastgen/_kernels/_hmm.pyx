@@ -5,6 +5,7 @@ Kernels only: no validation, no allocation, no Python objects in loops. Arrays a
 """
 
 cdef extern from "hmm.h" nogil:
+    double _SAFE "SAFE"
     int _LANES "LANES"
     int _STEPS "STEPS"
     int _BEGINS "BEGINS"
@@ -108,9 +109,15 @@ cdef extern from "hmm.h" nogil:
     void hmm_sequence_wide(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double weight,
                            const joints* at_ends, double* logs, int filter, double* posterior, double* start,
                            double* transitions, Py_ssize_t* impossible, double* memory)
+    Py_ssize_t given_work_size(Py_ssize_t n, Py_ssize_t K)
+    double given_forward_backward(const double* l, Py_ssize_t n, Py_ssize_t K, const double* start, const double* A,
+                                  double* posterior, double* first, double* transitions, double* work)
+    double given_viterbi(const double* l, Py_ssize_t n, Py_ssize_t K, const double* start, const double* A,
+                         Py_ssize_t* path, double* work)
     int viterbi_sequence(const emission* e, const row_chain* c, Py_ssize_t row, Py_ssize_t n, double* logs,
                          Py_ssize_t* path, void* back, double* memory)
 
+SAFE = _SAFE
 LANES = _LANES
 STEPS = _STEPS
 BEGINS = _BEGINS
@@ -348,3 +355,18 @@ def k_best(const double[:, ::1] log_likelihoods, const double[::1] start, const 
     with nogil:
         best_paths(&log_likelihoods[0, 0], &start[0], &log_A[0, 0], log_likelihoods.shape[0], start.shape[0],
                    logs.shape[0], &logs[0], &paths[0, 0], &back[0], &work[0])
+
+
+cdef Py_ssize_t markov_work_size(Py_ssize_t n, Py_ssize_t K) noexcept nogil:
+    return given_work_size(n, K)
+
+
+cdef double markov_forward_backward(const double* log_likelihoods, Py_ssize_t n, Py_ssize_t K,
+                                    const double* startprob, const double* transmat, double* posteriors,
+                                    double* start, double* transitions, double* work) noexcept nogil:
+    return given_forward_backward(log_likelihoods, n, K, startprob, transmat, posteriors, start, transitions, work)
+
+
+cdef double markov_viterbi(const double* log_likelihoods, Py_ssize_t n, Py_ssize_t K, const double* startprob,
+                           const double* transmat, Py_ssize_t* path, double* work) noexcept nogil:
+    return given_viterbi(log_likelihoods, n, K, startprob, transmat, path, work)

@@ -28,6 +28,9 @@ enum { LOGS = 5, LIKELIHOODS, TABLE };
  * and the caller looks for another way. What is above 1e-200 of the sum is exact to rounding otherwise. */
 #define WEAK 1e-60
 
+/* Transitions that are at least this probable keep a state from being lost. */
+#define SAFE 1e-40
+
 /* Of pieces: whether they begin and end their sequence. */
 enum { BEGINS = 1, ENDS = 2 };
 
@@ -1932,6 +1935,86 @@ static void best_paths(const double *l, const double *start, const double *logA,
             at = back[(t * K + at / best) * best + at % best];
         }
     }
+}
+
+/* One sequence, for other libraries: log-likelihoods l (n, K), start (K,) and A (K, K)
+ * ---------------------------------- */
+
+static inline ptrdiff_t given_work_size(ptrdiff_t n, ptrdiff_t K) {
+    const ptrdiff_t P = padded(K);
+    return sequence_work_size(K, K, VMAX(n, TILE), 1, 1) + (5 * K + 2) * P + n * P / 4 + 8;
+}
+
+/* x (rows, P) <- a (rows, K) or its transpose, padded with 0. */
+static void pad_rows(const double *a, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t P, int transposed, double *x) {
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < P; j++) x[i * P + j] = j < K ? a[transposed ? j * K + i : i * K + j] : 0.0;
+}
+
+static void split_all(double *x, ptrdiff_t n, double *exponents) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int exponent = 0;
+        const double mantissa = frexp(x[i], &exponent);
+        exponents[i] = x[i] == 0.0 ? NO_EXPONENT : exponent - 1;
+        x[i] = 2.0 * mantissa;
+    }
+}
+
+static ALWAYS_INLINE emission given(const double *l, ptrdiff_t K) {
+    emission e = {0};
+    e.kind = LOGS;
+    e.m.d = e.m.K = e.columns = K;
+    e.x = (const char *)l;
+    e.row_bytes = K * (ptrdiff_t)sizeof(double);
+    e.column_stride = 1;
+    return e;
+}
+
+/* Log-likelihood: -inf if it is impossible, NaN if an l is NaN or infinite; in both cases there is nothing in the
+ * results. Those that are not NULL: posterior (n, K), first (K,), transitions (K, K). */
+static double given_forward_backward(const double *l, ptrdiff_t n, ptrdiff_t K, const double *start, const double *A,
+                                     double *posterior, double *first, double *transitions, double *work) {
+    const ptrdiff_t P = padded(K);
+    const emission e = given(l, K);
+    const joints none = {0};
+    double *begin = work, *begin_e = begin + P, *M = begin_e + P, *M_e = M + K * P, *MT = M_e + K * P;
+    double *MT_e = MT + K * P, *xi = MT_e + K * P, *rest = xi + K * P, logs[2] = {0};
+    row_chain c = {K, P, begin, M, MT, M_e, MT_e, begin_e};
+    const int keep = posterior || first || transitions;
+    int safe = 1;
+    ptrdiff_t impossible;
+    if (n == 0) return 0.0;
+    pad_rows(start, 1, K, P, 0, begin);
+    pad_rows(A, K, K, P, 0, M);
+    pad_rows(A, K, K, P, 1, MT);
+    memset(xi, 0, (size_t)(K * P) * sizeof(double));
+    for (ptrdiff_t k = 0; k < K && first; k++) first[k] = 0.0;
+    for (ptrdiff_t i = 0; i < K * K; i++) safe &= A[i] >= SAFE;
+    if (safe) hmm_sequence(&e, &c, 0, n, 1.0, &none, logs, 0, posterior, first, keep ? xi : 0, rest);
+    if (!safe || logs[0] - logs[0] != 0.0) {
+        split_all(begin, P, begin_e);
+        split_all(M, K * P, M_e);
+        split_all(MT, K * P, MT_e);
+        hmm_sequence_wide(&e, &c, 0, n, 1.0, &none, logs, 0, posterior, first, keep ? xi : 0, &impossible, rest);
+        safe = 0;
+    }
+    for (ptrdiff_t i = 0; i < K * K && transitions; i++) transitions[i] = xi[i / K * P + i % K] * (safe ? A[i] : 1.0);
+    return logs[0] - logs[0] == 0.0 ? logs[0] + logs[1] : logs[0];
+}
+
+/* log p(path, sequence); -inf, and any path, if there is none. */
+static double given_viterbi(const double *l, ptrdiff_t n, ptrdiff_t K, const double *start, const double *A,
+                            ptrdiff_t *path, double *work) {
+    const ptrdiff_t P = padded(K);
+    const emission e = given(l, K);
+    double *begin = work, *M = begin + P, *back = M + K * P, *rest = back + n * P / 4, logs[2];
+    const row_chain c = {K, P, begin, M, 0, 0, 0, 0};
+    if (n == 0) return 0.0;
+    pad_rows(start, 1, K, P, 0, begin);
+    pad_rows(A, K, K, P, 0, M);
+    for (ptrdiff_t i = 0; i < (K + 1) * P; i += VL) vstore(work + i, vlog(vload(work + i)));
+    viterbi_sequence(&e, &c, 0, n, logs, path, back, rest);
+    return logs[0] - logs[0] == 0.0 ? logs[0] + logs[1] : logs[0];
 }
 
 #endif
