@@ -95,14 +95,21 @@ static ALWAYS_INLINE void gather(const char *x, const int single, ptrdiff_t row_
             }
     } else if (column_stride == 1 && row_bytes == d * (single ? 4 : 8) && follow(rows)) {
         /* The STEPS rows of a lane are one after the other in memory: d times 4 numbers. */
-        for (ptrdiff_t q = 0; q < LANES; q += VL)
+        for (ptrdiff_t q = 0; q < LANES; q += VL) {
+            ptrdiff_t j = 0, step = 0;
             for (ptrdiff_t m = 0; m < d; m++) {
                 v4d row[VL];
                 vd c[4];
                 EACH(i, VL) row[i] = four(x + rows[q + i] * row_bytes, 4 * m, single);
                 transpose_in(row, c);
-                EACH(v, 4) vstore(t + (4 * m + v) % d * TILE + (4 * m + v) / d * LANES + q, c[v]);
+                EACH(v, 4) {
+                    vstore(t + j * TILE + step * LANES + q, c[v]);
+                    const ptrdiff_t next = ++j == d;
+                    step += next;
+                    j = next ? 0 : j;
+                }
             }
+        }
     } else {
         for (ptrdiff_t j = 0; j < d; j++)
             for (ptrdiff_t s = 0; s < TILE; s++)
@@ -1472,9 +1479,11 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
             const char *bi = back + i * record / STEPS;
             if (t->plain && !wide) { /* in the midst of all lanes' pieces */
                 const uint8_t *from = (const uint8_t *)bi;
-                for (int q = 0; q < LANES; q++) {
+                EACH(q, LANES) {
+                    ptrdiff_t next = from[state[q] * LANES + q];
                     path[t->row[i % STEPS * LANES + q]] = state[q];
-                    state[q] = from[state[q] * LANES + q];
+                    __asm__("" : "+r"(next)); /* or GCC puts states into a vector and takes them out again */
+                    state[q] = next;
                 }
                 continue;
             }
