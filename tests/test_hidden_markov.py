@@ -1833,3 +1833,31 @@ def test_the_stationary_distribution():
     two = HMM.from_parameters([0.5, 0.5], np.eye(2), Poisson(rates=[[1.0], [2.0]]))
     with pytest.raises(ValueError, match="no unique stationary distribution"):
         two.stationary_distribution_  # noqa: B018
+
+
+def test_more_paths_than_there_are():
+    model = model_of("diag")
+    X, _ = model.sample(4, 0)
+    some, all_paths = model.k_best(X, 5), model.k_best(X, 3_000_000)
+    np.testing.assert_array_equal(all_paths.log_prob[:5], some.log_prob)
+    count = model.n_components**4
+    assert len({tuple(path) for path in all_paths.path[:count]}) == count
+    assert np.isneginf(all_paths.log_prob[count:]).all()
+    assert (all_paths.path[count:] == -1).all()
+    assert sum(np.exp(all_paths.log_prob[:count])) == pytest.approx(np.exp(model.log_prob(X)[0]), rel=1e-12)
+
+
+@njit
+def sometimes_nan(x, mean):
+    return np.nan if x[0] == 7.0 else -0.5 * (x[0] - mean) ** 2
+
+
+@pytest.mark.parametrize("transmat", [[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.0, 1.0]]])
+def test_a_density_that_is_not_a_number(transmat):
+    family = Custom(sometimes_nan, {"mean": Parameter()}, values={"mean": [0.0, 1.0]})
+    model = HMM.from_parameters([0.5, 0.5], transmat, family)
+    X = np.zeros((90, 1))
+    X[41] = 7.0
+    for method in (model.log_prob, model.predict_proba, model.decode):
+        with pytest.raises(ValueError, match="nan for row 41"):
+            method(X)

@@ -1375,3 +1375,70 @@ def test_failed_calls_modify_nothing(rng):
             function(b, start, A)
     for a, copy in zip((b, start, A), before, strict=True):
         assert np.array_equal(a, copy)
+
+
+# ---- what a review found -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stay", [0.999, 1 - 1e-9])
+@pytest.mark.parametrize("K", [2, 9])
+def test_counts_of_rejected_cuts_are_not_kept(stay, K):
+    """Informative at first, then flat: cuts are tried, and given up."""
+    n = 20_000
+    A = np.full((K, K), (1 - stay) / (K - 1))
+    np.fill_diagonal(A, stay)
+    b = np.zeros((n, K))
+    b[0, 1:] = -5
+    found = expected_transitions(b, np.eye(K)[0], A)
+    np.testing.assert_allclose(found.transitions.sum(), n - 1, rtol=1e-12)
+    np.testing.assert_allclose(found.start, np.eye(K)[0], atol=1e-15)
+    np.testing.assert_allclose(found.transitions.sum(axis=1), found.posteriors[:-1].sum(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("lengths", [[9], [9] * 40])
+@pytest.mark.parametrize("offset", [0.0, -1e9, 1e18, -1e40, -1e306])
+def test_rows_that_are_far_from_all_states(offset, lengths):
+    """Only differences within a row matter, also where transitions are impossible: 1e18 leaves no digits of others."""
+    x = np.array([0, 0.1, -0.2, 5, 6.0, 4.9, 10, 10.2, 9.9])
+    b = np.tile(grid(-0.5 * (x[:, None] - [0, 5.0, 10]) ** 2), (len(lengths), 1))
+    A = [[0.9, 0.1, 0], [0, 0.9, 0.1], [0, 0, 1]]
+    b[4::9] = 0.0  # rows without evidence
+    plain = expected_transitions(b, [1, 0, 0], A, lengths)
+    b[4::9] += offset
+    moved = expected_transitions(b, [1, 0, 0], A, lengths)
+    np.testing.assert_allclose(moved.posteriors, plain.posteriors, rtol=1e-13)
+    np.testing.assert_allclose(moved.transitions, plain.transitions, rtol=1e-13)
+    np.testing.assert_allclose(moved.log_likelihoods, plain.log_likelihoods + offset, rtol=1e-15)
+    np.testing.assert_allclose(viterbi(b, [1, 0, 0], A, lengths).log_probs, moved.log_likelihoods, rtol=0.2)
+
+
+def cuts_of(n, lanes):
+    return np.r_[0, np.arange(1, lanes) * n // lanes, n]
+
+
+def test_faint_evidence_in_a_chain_that_never_forgets():
+    """A flat start at each cut would be right to 1e-13 there, and wrong by the sum of all."""
+    K, n = 2, 400_000
+    A = np.full((K, K), 1e-39)
+    A[np.diag_indices(K)] = 1
+    lanes = 8 * round(n / (8192 // K * 8))
+    edges = cuts_of(n, lanes)
+    b = np.zeros((n, K))
+    b[(edges[1:] + edges[:-1]) // 2, 0] = 0.9e-13
+    total = lanes * 0.9e-13
+    found = forward_backward(b, np.full(K, 1 / K), A).posteriors[:, 0]
+    np.testing.assert_allclose(found, np.exp(total) / (np.exp(total) + K - 1), rtol=1e-13)
+
+
+def test_the_probability_of_a_path_is_that_of_the_path():
+    """The same for paths: evidence so faint that a cut would not notice it."""
+    n = 400_000
+    for lanes in (8 * round(n / (4096 * 8)), 8 * round(n / (2048 * 8))):
+        edges = cuts_of(n, lanes)
+        b = np.zeros((n, 2))
+        b[edges[1:-1] - 10, 1] = b[edges[1:-1] + 10, 1] = 0.3e-10
+        b[(edges[1:] + edges[:-1]) // 2, 0] = 0.9e-10
+        found = viterbi(b, [0.5, 0.5], np.eye(2))
+        own = np.log(0.5) + fsum(b[np.arange(n), found.paths])
+        np.testing.assert_allclose(found.log_probs, own, rtol=1e-15)
+        assert found.log_probs[0] == pytest.approx(np.log(0.5) + max(fsum(column) for column in b.T), rel=1e-15)

@@ -33,7 +33,8 @@ _KIND = ("narrow", "wide")
 _WARM = 64  # steps: the shortest warm-up
 _BLOCK = 1024  # steps: the shortest block with checkpoints
 _CONVERGED = 1e-13
-_CONVERGED_PATH = 1e-10
+_CONVERGED_PATH = 1e-13
+_FILTERED = -640.0  # logarithm of what is still a number of full precision
 _UNLIKE = 1e-7  # a mismatch that twice the warm-up should mend
 _STEP_NS = 1.0  # of one state: a guess, decides only about threads
 
@@ -231,6 +232,8 @@ class Layout:
     def plan(self, selected: Index, target: int, warm: int) -> Plan | None:
         """See `_plan`."""
         key = target, warm, hash(selected.tobytes())
+        if len(self._plans) > 8:  # sequences that underflow change from pass to pass
+            self._plans.clear()
         if key not in self._plans:
             self._plans[key] = _plan(self.offsets, selected, target, warm or _WARM, warm > 0, self.weights)
         return self._plans[key]
@@ -637,7 +640,7 @@ class Recursions:
         """
         size = max(_BLOCK, -(-int(n**0.5) // 32) * 32)  # whole tiles, so that sums are those of the whole sequence
         blocks = [(at, min(size, n - at)) for at in range(0, n, size)]
-        ends = np.zeros((len(blocks) + 1, 2 * self.chain.rows[1].shape[1]))
+        ends = np.zeros((len(blocks) + 1, 2 * self.chain.rows[1].shape[1] + 2))
         for i, (at, here) in enumerate(blocks):
             impossible = self._run_kernel(
                 wide, row + at, here, weight, logs, a_in=ends[i] if i else None, a_out=ends[i + 1]
@@ -739,7 +742,8 @@ class Recursions:
             wide = not self.chain.safe
             if not wide:
                 self._run_kernel(False, row, n, 1.0, logs, part, filtered=True)
-                wide = not np.isfinite(logs).all()
+                # A state that is lost in the filter may still be the only one that the next step allows.
+                wide = not np.isfinite(logs).all() or not part.min() > _FILTERED
             if wide:
                 self._look_closer()
                 self._run_kernel(True, row, n, 1.0, logs, part, filtered=True)

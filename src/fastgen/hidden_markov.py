@@ -709,8 +709,10 @@ class HMM(FastgenEstimator):
         n, K = len(sequences.X), len(model.startprob)
         logs = np.ascontiguousarray(model.log_density(sequences), np.float64)
         start, log_A = model.chain.logs
-        values, paths = np.empty(k), np.empty((k, n), np.intp)
-        _hmm.k_best(logs, start, log_A, values, paths, np.empty(n * K * k, np.int32), np.empty(2 * K * k))
+        values, paths = np.full(k, -np.inf), np.full((k, n), -1)
+        most = k if n * np.log(K) > 40 else min(k, K**n)  # there are no more
+        back = np.empty(n * K * most + K, np.int32)
+        _hmm.k_best(logs, start, log_A, values[:most], paths[:most], back, np.empty(2 * K * most))
         return Decoded(values, paths)
 
     def sample_paths(

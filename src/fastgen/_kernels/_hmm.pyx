@@ -351,7 +351,7 @@ def sampled_path(const double[:, ::1] filtered, const double[:, ::1] log_A, cons
 
 def k_best(const double[:, ::1] log_likelihoods, const double[::1] start, const double[:, ::1] log_A,
            double[::1] logs, Py_ssize_t[:, ::1] paths, int[::1] back, double[::1] work) -> None:
-    """logs (k,) and paths (k, n) <- the k most probable; back: n K k, work: 2 K k."""
+    """logs (k,) and paths (k, n) <- the k most probable; back: n K k + K, work: 2 K k."""
     with nogil:
         best_paths(&log_likelihoods[0, 0], &start[0], &log_A[0, 0], log_likelihoods.shape[0], start.shape[0],
                    logs.shape[0], &logs[0], &paths[0, 0], &back[0], &work[0])

@@ -61,6 +61,13 @@ typedef struct {
     links into, out_of;
 } chain;
 
+/* Where warm-ups start: nothing that the truth could be by chance, or for symmetry, so that two that agree have
+ * forgotten it. Not normalised. */
+static ALWAYS_INLINE double anywhere(ptrdiff_t k, int backward) {
+    const double x = (double)(k + 1) * (backward ? 0.7548776662466927 : 0.6180339887498949);
+    return 0.3 + x - floor(x);
+}
+
 typedef struct {
     const ptrdiff_t *lanes;                         /* pieces lanes[i]..lanes[i + 1] - 1 belong to lane i */
     const ptrdiff_t *row, *length, *before, *after; /* of pieces: where, how long, rows of the sequence around it */
@@ -191,11 +198,6 @@ static __attribute__((noinline)) void emit_any(const emission *e, const ptrdiff_
     }
 }
 
-static ALWAYS_INLINE void emit(const emission *e, const ptrdiff_t *rows, double *x, double *z, double *y, double *b,
-                               double *top) {
-    emit_any(e, rows, 0, x, z, y, b, top);
-}
-
 static ALWAYS_INLINE int is_gaussian(const emission *e) { return e->kind <= SPHERICAL; }
 
 /* Which rows come next --------------------------------------------------------------------------------------------- */
@@ -313,8 +315,9 @@ static ALWAYS_INLINE void wide_exp(vd l, vd *m, vd *e) {
     const vi none = (vi)(l == vset(-INFINITY));
     l = vselect(none, vset(0.0), l);
     const vd k = l * vset(0x1.71547652b82fep+0) + vset(0x1.8p52) - vset(0x1.8p52); /* an integer */
-    vd r = vfma(k, vset(-0x1.62e42fefa0000p-1), l);
-    r = vfma(k, vset(-0x1.cf79abc9e3b39p-40), r);
+    vd r = vfma(k, vset(-0x1.62e42p-1), l); /* 21 bits: exact without FMA too, for k below 2^32 */
+    r = vfma(k, vset(-0x1.fdf47p-22), r);
+    r = vfma(k, vset(-0x1.ef35793c7673p-45), r);
     vd mantissa, exponent;
     split(vexp(r), &mantissa, &exponent);
     *m = vselect(none, vset(0.0), mantissa);
@@ -331,10 +334,18 @@ static ALWAYS_INLINE double wide_sum(ptrdiff_t K, const double *m, const double 
     return sum;
 }
 
-/* logs (high, low) <- log(sum 2^exponent). */
+/* (high, low) += x. */
+static ALWAYS_INLINE void add_one(double *high, double *low, double x) {
+    const double total = *high + x, part = total - *high;
+    *low += (*high - (total - part)) + (x - part);
+    *high = total;
+}
+
+/* logs (high, low) += log(sum 2^exponent). */
 static ALWAYS_INLINE void wide_log(double sum, double exponent, double *logs) {
-    logs[0] = exponent * 0x1.62e42fefa39efp-1;
-    logs[1] = fma(exponent, 0x1.62e42fefa39efp-1, -logs[0]) + exponent * 0x1.abc9e3b39803fp-56 + log(sum);
+    const double high = exponent * 0x1.62e42fefa39efp-1;
+    logs[1] += fma(exponent, 0x1.62e42fefa39efp-1, -high) + exponent * 0x1.abc9e3b39803fp-56 + log(sum);
+    add_one(logs, logs + 1, high);
 }
 
 /* One step in lanes ------------------------------------------------------------------------------------------------ */
@@ -453,7 +464,7 @@ static ALWAYS_INLINE void forward_tile(const int small, ptrdiff_t K, const doubl
             const vd weak = vselect((vi)(total >= vset(WEAK)), vset(0.0), vset(NAN));
             const vd tops = (vload(top + half) + vload(top + LANES + half)) +
                             (vload(top + 2 * LANES + half) + vload(top + 3 * LANES + half));
-            if (sum) add_long(sum, half, vlog(total) + tops + weak);
+            add_long(sum, half, vlog(total) + tops + weak);
         } else if (small)
             EACH(j, small) vstore(a + j * LANES + half, state[j]);
     }
@@ -666,21 +677,28 @@ static ALWAYS_INLINE void wide_product(vd sum, vd top, vd b, vd be, vd *m, vd *x
     *x = vselect((vi)(*m == vset(0.0)), vset(NO_EXPONENT), top + be + carry);
 }
 
-/* b: logarithms -> wide numbers; lanes that have nothing get 1. bad: lanes where something is NaN or infinite. */
-static ALWAYS_INLINE void wide_emissions(const chain *c, const tile_rows *t, double *b, int *bad) {
+/* b: logarithms -> wide numbers, divided by the largest, whose logarithm is top; lanes that have nothing get 1. bad:
+ * lanes where something is NaN or infinite. */
+static ALWAYS_INLINE void wide_emissions(const chain *c, const tile_rows *t, double *b, double *top, int *bad) {
     const ptrdiff_t K = c->K, size = c->step * TILE;
     for (int s = 0; s < TILE && !t->plain; s++)
         for (ptrdiff_t k = 0; k < K && !(t->flags[s] & ACTIVE); k++) b[k * TILE + s] = 0.0;
     for (int s = 0; s < TILE; s += VL) {
         vi good = ~(vi){0};
-        for (ptrdiff_t k = 0; k < K; k++) good &= (vi)(vload(b + k * TILE + s) < vset(INFINITY));
+        vd most = vset(-INFINITY);
+        for (ptrdiff_t k = 0; k < K; k++) {
+            good &= (vi)(vload(b + k * TILE + s) < vset(INFINITY));
+            most = vmax(vload(b + k * TILE + s), most);
+        }
         for (int q = 0; q < VL; q++) bad[(s + q) % LANES] |= !good[q];
-    }
-    for (ptrdiff_t i = 0; i < K * TILE; i += VL) {
-        vd m, x;
-        wide_exp(vload(b + i), &m, &x);
-        vstore(b + i, m);
-        vstore(b + size + i, x);
+        most = lse_shift(most);
+        vstore(top + s, most);
+        for (ptrdiff_t k = 0; k < K; k++) {
+            vd m, x;
+            wide_exp(vload(b + k * TILE + s) - most, &m, &x);
+            vstore(b + k * TILE + s, m);
+            vstore(b + size + k * TILE + s, x);
+        }
     }
 }
 
@@ -874,10 +892,13 @@ static ALWAYS_INLINE int warm_rows(const schedule *S, ptrdiff_t lane, ptrdiff_t 
     return any;
 }
 
-/* x (step, LANES) <- p for the lanes that `which` allows, and else 1 / K; wide, if the chain is. */
-static ALWAYS_INLINE void set_state(const chain *c, const double *p, const int *which, double *x) {
+/* x (step, LANES) <- p for the lanes that are `whole`, and else where warm-ups start; wide, if the chain is. */
+static ALWAYS_INLINE void set_state(const chain *c, const double *p, const int *whole, int backward, double *x) {
+    double total = 0.0;
+    for (ptrdiff_t k = 0; k < c->K; k++) total += anywhere(k, backward);
     for (ptrdiff_t k = 0; k < c->step; k++)
-        for (int q = 0; q < LANES; q++) x[k * LANES + q] = which[q] ? p[k] : k < c->K ? 1.0 / (double)c->K : 0.0;
+        for (int q = 0; q < LANES; q++)
+            x[k * LANES + q] = whole[q] ? p[k] : k < c->K ? anywhere(k, backward) / total : 0.0;
     for (ptrdiff_t i = 0; i < c->step * LANES && c->wide; i += VL) {
         vd m, e;
         split(vload(x + i), &m, &e);
@@ -891,7 +912,7 @@ static ALWAYS_INLINE void emit_tile(const emission *e, const chain *c, const til
                                     const workspace *w) {
     emit_any(e, t->row, c->wide, w->x, w->z, w->y, b, w->top);
     if (c->wide)
-        wide_emissions(c, t, b, bad);
+        wide_emissions(c, t, b, w->top, bad);
     else if (!t->plain)
         blank(t, c->K, b, w->top);
 }
@@ -901,9 +922,9 @@ static ALWAYS_INLINE void warm_up_forward(const emission *e, const chain *c, con
                                           ptrdiff_t W, const workspace *w) {
     ptrdiff_t row[LANES], have[LANES];
     int whole[LANES], none[LANES] = {0}, unused[LANES] = {0};
-    set_state(c, c->start, none, w->state);
+    set_state(c, c->start, none, 0, w->state);
     if (!warm_rows(S, lane, W, 0, row, have, whole)) return;
-    set_state(c, c->start, whole, w->start);
+    set_state(c, c->start, whole, 0, w->start);
     for (ptrdiff_t from = -W; from < 0; from += STEPS) {
         warm_tile(row, have, from, 0, w->rows);
         emit_tile(e, c, w->rows, w->b, unused, w);
@@ -921,7 +942,8 @@ static ALWAYS_INLINE void warm_up_backward(const emission *e, const chain *c, co
     double *b = scratch, *alpha = scratch + 2 * size, *gamma = scratch + 4 * size; /* only w is wanted: alpha is any */
     ptrdiff_t row[LANES], have[LANES];
     int whole[LANES], none[LANES] = {0}, unused[LANES] = {0};
-    set_state(c, c->start, none, w->state);
+    set_state(c, c->start, none, 1, w->state);
+    for (ptrdiff_t i = c->K * TILE; i < size; i++) b[i] = 0.0;
     if (!warm_rows(S, lane, W, 1, row, have, whole)) return;
     for (ptrdiff_t from = W - STEPS; from >= 0; from -= STEPS) {
         warm_tile(row, have, from, 1, rows);
@@ -942,9 +964,7 @@ static __attribute__((noinline)) void close_pieces(const tile_rows *t, const dou
         for (int i = 0; i < STEPS; i++) {
             const int s = i * LANES + q;
             if (!(t->flags[s] & ACTIVE)) continue;
-            const double high = sum->high[q], x = step_logs[s], total = high + x, part = total - high;
-            sum->high[q] = total;
-            sum->low[q] += (high - (total - part)) + (x - part);
+            add_one(sum->high + q, sum->low + q, step_logs[s]);
             if (!(t->flags[s] & PIECE_END)) continue;
             logs[2 * t->piece[s]] = sum->high[q];
             logs[2 * t->piece[s] + 1] = sum->low[q];
@@ -955,23 +975,28 @@ static __attribute__((noinline)) void close_pieces(const tile_rows *t, const dou
 }
 
 /* The same in wide numbers: the logarithm of all from the start of the piece, of which `before` is the sum that it
- * began with. */
+ * began with; what emissions were divided by is in top. */
 static __attribute__((noinline)) void close_wide(const chain *c, const tile_rows *t, const double *alpha,
-                                                 ptrdiff_t lane, double (*before)[2], int *bad, double *logs,
-                                                 double *end) {
+                                                 ptrdiff_t lane, const double *top, double (*before)[2], int *bad,
+                                                 long_sum *tops, double *logs, double *end) {
     for (int s = 0; s < TILE; s++) {
         const int q = s % LANES;
+        const ptrdiff_t p = t->piece[s];
         double sum, level;
+        if (!(t->flags[s] & ACTIVE)) continue;
+        add_one(tops->high + q, tops->low + q, top[s]);
         if (!(t->flags[s] & PIECE_END)) continue;
         copy_state(c, alpha + s, TILE, end + (lane + q) * 2 * c->K, &sum, &level);
+        logs[2 * p] = tops->high[q];
+        logs[2 * p + 1] = tops->low[q];
         if (bad[q])
-            logs[2 * t->piece[s]] = NAN;
+            logs[2 * p] = NAN;
         else if (sum == 0.0)
-            logs[2 * t->piece[s]] = -INFINITY;
+            logs[2 * p] = -INFINITY;
         else
-            wide_log(sum / before[q][0], level - before[q][1], logs + 2 * t->piece[s]);
+            wide_log(sum / before[q][0], level - before[q][1], logs + 2 * p);
         before[q][0] = 1.0; /* what follows is another sequence */
-        before[q][1] = 0.0;
+        before[q][1] = tops->high[q] = tops->low[q] = 0.0;
         bad[q] = 0;
     }
 }
@@ -996,7 +1021,7 @@ static ALWAYS_INLINE ptrdiff_t forward_group(const emission *e, const chain *c, 
         }
     }
     open_lanes(S, lane, &cursors);
-    set_state(c, c->start, all, w->start);
+    set_state(c, c->start, all, 0, w->start);
     ptrdiff_t tiles = 0;
     for (;; tiles++) {
         const ptrdiff_t at = keep ? tiles : 0;
@@ -1006,7 +1031,10 @@ static ALWAYS_INLINE ptrdiff_t forward_group(const emission *e, const chain *c, 
         emit_tile(e, c, t, b, bad, w);
         if (c->wide) {
             wide_forward(c, w->state, b, alpha, t, w->start);
-            if (!t->plain) close_wide(c, t, alpha, lane, before, bad, logs, end);
+            if (t->plain)
+                for (int i = 0; i < TILE; i += VL) add_long(&sum, i % LANES, vload(w->top + i));
+            else
+                close_wide(c, t, alpha, lane, w->top, before, bad, &sum, logs, end);
         } else if (t->plain)
             forward_plain(c, w->state, b, alpha, w->top, &sum, w->y);
         else {
@@ -1285,60 +1313,67 @@ static ALWAYS_INLINE void viterbi_block(ptrdiff_t K, const double *delta, const 
     }
 }
 
-/* One tile: delta (K, LANES) before and after it, with its maximum 0; back (STEPS, K, LANES). other: work space.
- * t: NULL in plain tiles. Offsets: what was subtracted, added to `sum`; or in step_logs (TILE), if t. */
-static ALWAYS_INLINE void viterbi_tile(const int small, const int wide, ptrdiff_t K, const double *logA,
-                                       const double *start, double *delta, const double *l, double *other,
-                                       const tile_rows *t, long_sum *sum, double *step_logs, void *back) {
+/* One step in VL lanes: `to` (K, LANES) from `from`; back (K, LANES). */
+static ALWAYS_INLINE void viterbi_step(const int small, const int wide, ptrdiff_t K, const double *logA,
+                                       const double *from, const double *l, int half, double *to, void *back) {
+    if (small) {
+        viterbi_block(small, from, logA, l, 0, small, half, to, wide, back);
+        return;
+    }
+    ptrdiff_t j = 0;
+    for (; j + 4 <= K; j += 4) viterbi_block(K, from, logA, l, j, 4, half, to, wide, back);
+    for (; j < K; j++) viterbi_block(K, from, logA, l, j, 1, half, to, wide, back);
+}
+
+/* One plain tile: delta (K, LANES) before and after it, with its maximum 0, and what was subtracted in `sum`; back
+ * (STEPS, K, LANES). other: work space. */
+static ALWAYS_INLINE void viterbi_tile(const int small, const int wide, ptrdiff_t K, const double *logA, double *delta,
+                                       const double *l, double *other, long_sum *sum, void *back) {
+    if (small) K = small;
+    const ptrdiff_t record = K * LANES * (wide ? 2 : 1);
+    for (int half = 0; half < LANES; half += VL) {
+        for (int i = 0; i < STEPS; i += 2) {
+            char *bi = (char *)back + i * record;
+            viterbi_step(small, wide, K, logA, delta, l + i * LANES, half, other, bi);
+            viterbi_step(small, wide, K, logA, other, l + (i + 1) * LANES, half, delta, bi + record);
+        }
+        vd top = vload(delta + half);
+        for (ptrdiff_t j = 1; j < K; j++) top = vmax(top, vload(delta + j * LANES + half));
+        const vd shift = lse_shift(top);
+        for (ptrdiff_t j = 0; j < K; j++) vstore(delta + j * LANES + half, vload(delta + j * LANES + half) - shift);
+        add_long(sum, half, top);
+    }
+}
+
+/* Step i of a tile that is not plain: what was subtracted in step_logs. `start` (K, LANES) in FIRST steps; lanes that
+ * are not ACTIVE stay as they are. */
+static ALWAYS_INLINE void viterbi_flagged(const int small, const int wide, ptrdiff_t K, const double *logA,
+                                          const double *start, double *delta, const double *l, double *other,
+                                          const tile_rows *t, int i, double *step_logs, void *back) {
     if (small) K = small;
     for (int half = 0; half < LANES; half += VL) {
-        double *from = delta, *to = other;
-        for (int i = 0; i < STEPS; i++) {
-            const double *li = l + i * LANES;
-            char *bi = (char *)back + i * K * LANES * (wide ? 2 : 1);
-            ptrdiff_t j = 0;
-            if (small)
-                viterbi_block(small, from, logA, li, 0, small, half, to, wide, bi);
-            else {
-                for (; j + 4 <= K; j += 4) viterbi_block(K, from, logA, li, j, 4, half, to, wide, bi);
-                for (; j < K; j++) viterbi_block(K, from, logA, li, j, 1, half, to, wide, bi);
-            }
-            if (t) {
-                const vi first = flagged(t->flags + i * LANES + half, FIRST);
-                const vi active = flagged(t->flags + i * LANES + half, ACTIVE);
-                vd top = vset(-INFINITY);
-                for (j = 0; j < K; j++) {
-                    const vd begun = vload(start + j * LANES + half) + vload(li + j * TILE + half);
-                    const vd value = vselect(first, begun, vload(to + j * LANES + half));
-                    vstore(to + j * LANES + half, value);
-                    top = vmax(top, value);
-                }
-                const vd shift = lse_shift(top);
-                for (j = 0; j < K; j++) {
-                    const vd value = vload(to + j * LANES + half) - shift;
-                    vstore(to + j * LANES + half, vselect(active, value, vload(from + j * LANES + half)));
-                    for (int q = 0; q < VL; q++)
-                        if (!active[q]) {
-                            if (wide)
-                                ((uint16_t *)bi)[j * LANES + half + q] = (uint16_t)j;
-                            else
-                                ((uint8_t *)bi)[j * LANES + half + q] = (uint8_t)j;
-                        }
-                }
-                vstore(step_logs + i * LANES + half, top); /* -inf: no state is possible */
-            }
-            double *swap = from;
-            from = to;
-            to = swap;
+        const vi first = flagged(t->flags + i * LANES + half, FIRST);
+        const vi active = flagged(t->flags + i * LANES + half, ACTIVE);
+        vd top = vset(-INFINITY);
+        viterbi_step(small, wide, K, logA, delta, l + i * LANES, half, other, back);
+        for (ptrdiff_t j = 0; j < K; j++) {
+            const vd begun = vload(start + j * LANES + half) + vload(l + i * LANES + j * TILE + half);
+            const vd value = vselect(first, begun, vload(other + j * LANES + half));
+            vstore(other + j * LANES + half, value);
+            top = vmax(top, value);
         }
-        /* STEPS is even: the result is in delta again. */
-        if (!t) {
-            vd top = vload(delta + half);
-            for (ptrdiff_t j = 1; j < K; j++) top = vmax(top, vload(delta + j * LANES + half));
-            const vd shift = lse_shift(top);
-            for (ptrdiff_t j = 0; j < K; j++) vstore(delta + j * LANES + half, vload(delta + j * LANES + half) - shift);
-            if (sum) add_long(sum, half, top);
+        const vd shift = lse_shift(top);
+        for (ptrdiff_t j = 0; j < K; j++) {
+            const vd value = vload(other + j * LANES + half) - shift;
+            vstore(delta + j * LANES + half, vselect(active, value, vload(delta + j * LANES + half)));
         }
+        for (int q = half; q < half + VL; q++)
+            for (ptrdiff_t j = 0; j < K && !(t->flags[i * LANES + q] & ACTIVE); j++)
+                if (wide)
+                    ((uint16_t *)back)[j * LANES + q] = (uint16_t)j;
+                else
+                    ((uint8_t *)back)[j * LANES + q] = (uint8_t)j;
+        vstore(step_logs + half, top); /* -inf: no state is possible */
     }
 }
 
@@ -1347,34 +1382,34 @@ typedef struct {
     ptrdiff_t K;
 } log_chain;
 
+#define BY_FEW_STATES(call)                                                                                            \
+    switch (c->K) {                                                                                                    \
+    case 2: call(2, 0); return;                                                                                        \
+    case 3: call(3, 0); return;                                                                                        \
+    case 4: call(4, 0); return;                                                                                        \
+    case 5: call(5, 0); return;                                                                                        \
+    case 6: call(6, 0); return;                                                                                        \
+    case 7: call(7, 0); return;                                                                                        \
+    case 8: call(8, 0); return;                                                                                        \
+    }                                                                                                                  \
+    if (c->K <= 256)                                                                                                   \
+        call(0, 0);                                                                                                    \
+    else                                                                                                               \
+        call(0, 1)
+
 static __attribute__((noinline)) void viterbi_plain(const log_chain *c, double *delta, const double *l, double *other,
                                                     long_sum *sum, void *back) {
-#define CALL(small)                                                                                                    \
-    viterbi_tile(small, 0, c->K, c->logA, 0, delta, l, other, 0, sum, 0, back);                                        \
-    return
-    switch (c->K) {
-    case 2: CALL(2);
-    case 3: CALL(3);
-    case 4: CALL(4);
-    case 5: CALL(5);
-    case 6: CALL(6);
-    case 7: CALL(7);
-    case 8: CALL(8);
-    }
-    if (c->K <= 256)
-        viterbi_tile(0, 0, c->K, c->logA, 0, delta, l, other, 0, sum, 0, back);
-    else
-        viterbi_tile(0, 1, c->K, c->logA, 0, delta, l, other, 0, sum, 0, back);
+#define CALL(small, wide) viterbi_tile(small, wide, c->K, c->logA, delta, l, other, sum, back)
+    BY_FEW_STATES(CALL);
 #undef CALL
 }
 
 static __attribute__((noinline)) void viterbi_any(const log_chain *c, const double *start, double *delta,
-                                                  const double *l, double *other, const tile_rows *t, double *step_logs,
-                                                  void *back) {
-    if (c->K <= 256)
-        viterbi_tile(0, 0, c->K, c->logA, start, delta, l, other, t, 0, step_logs, back);
-    else
-        viterbi_tile(0, 1, c->K, c->logA, start, delta, l, other, t, 0, step_logs, back);
+                                                  const double *l, double *other, const tile_rows *t, int i,
+                                                  double *step_logs, void *back) {
+#define CALL(small, wide) viterbi_flagged(small, wide, c->K, c->logA, start, delta, l, other, t, i, step_logs, back)
+    BY_FEW_STATES(CALL);
+#undef CALL
 }
 
 static ALWAYS_INLINE ptrdiff_t back_at(const void *back, ptrdiff_t at, int wide) {
@@ -1383,7 +1418,7 @@ static ALWAYS_INLINE ptrdiff_t back_at(const void *back, ptrdiff_t at, int wide)
 
 /* Doubles of work space of hmm_viterbi; tiles: the most that a group has, without warm-up and look-ahead. */
 static inline ptrdiff_t viterbi_work_size(ptrdiff_t d, ptrdiff_t K, ptrdiff_t tiles, ptrdiff_t W) {
-    const ptrdiff_t all = tiles + (W + STEPS - 1) / STEPS + 1;
+    const ptrdiff_t all = tiles + (W + STEPS - 1) / STEPS;
     return 3 * d * TILE + K * TILE + 3 * K * LANES + 2 * TILE + all * K * STEPS * LANES * (K <= 256 ? 1 : 2) / 8 +
            all * (ptrdiff_t)((sizeof(tile_rows) + 7) / 8) + 64;
 }
@@ -1402,7 +1437,7 @@ static ALWAYS_INLINE int best_state(const double *delta, ptrdiff_t q, ptrdiff_t 
 static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S, ptrdiff_t first, ptrdiff_t stop,
                        ptrdiff_t W, ptrdiff_t tiles, double *logs, ptrdiff_t *path, double *warm, double *end,
                        ptrdiff_t *entry, ptrdiff_t *exits, double *memory) {
-    const ptrdiff_t K = c->K, d = e->columns, W4 = (W + STEPS - 1) / STEPS * STEPS, all = tiles + W4 / STEPS + 1;
+    const ptrdiff_t K = c->K, d = e->columns, W4 = (W + STEPS - 1) / STEPS * STEPS, all = tiles + W4 / STEPS;
     const int wide = K > 256;
     const ptrdiff_t record = K * STEPS * LANES * (wide ? 2 : 1);
     double *x = aligned(memory), *z = x + d * TILE, *y = z + d * TILE, *l = y + d * TILE, *delta = l + K * TILE;
@@ -1415,14 +1450,14 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
     for (ptrdiff_t lane = first * LANES; lane < stop * LANES; lane += LANES) {
         cursor cursors;
         long_sum sum = {{0}, {0}};
-        for (ptrdiff_t k = 0; k < K * LANES; k++) delta[k] = 0.0;
+        for (ptrdiff_t k = 0; k < K * LANES; k++) delta[k] = anywhere(k / LANES, 0);
         if (warm_rows(S, lane, W, 0, row, have, whole)) {
             for (ptrdiff_t k = 0; k < K; k++)
-                for (int q = 0; q < LANES; q++) start[k * LANES + q] = whole[q] ? c->start[k] : 0.0;
+                for (int q = 0; q < LANES; q++) start[k * LANES + q] = whole[q] ? c->start[k] : anywhere(k, 0);
             for (ptrdiff_t from = -W4; from < 0; from += STEPS) {
                 warm_tile(row, have, from, 0, rows);
                 emit_any(e, rows->row, 1, x, z, y, l, top);
-                viterbi_any(c, start, delta, l, other, rows, steps, back);
+                for (int i = 0; i < STEPS; i++) viterbi_any(c, start, delta, l, other, rows, i, steps, back);
             }
         }
         for (int q = 0; q < LANES; q++) copy_lane(delta, q, K, warm + (lane + q) * K);
@@ -1438,19 +1473,12 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
                 viterbi_plain(c, delta, l, other, &sum, back + here * record);
                 continue;
             }
-            /* A step at a time, as the best states at the ends of sequences are wanted. */
-            tile_rows one = *t;
             for (int i = 0; i < STEPS; i++) {
-                for (int s = 0; s < TILE; s++) one.flags[s] = s / LANES == i ? t->flags[s] : 0;
-                char *unused = back + (all - 1) * record, *target = back + here * record + i * record / STEPS;
-                viterbi_any(c, start, delta, l, other, &one, steps, unused);
-                memcpy(target, unused + i * record / STEPS, (size_t)(record / STEPS));
+                viterbi_any(c, start, delta, l, other, t, i, steps, back + here * record + i * record / STEPS);
                 for (int q = 0; q < LANES; q++) {
                     const int s = i * LANES + q, flags = t->flags[s];
                     if (!(flags & ACTIVE)) continue;
-                    const double high = sum.high[q], value = steps[s], total = high + value, part = total - high;
-                    sum.high[q] = total;
-                    sum.low[q] += (high - (total - part)) + (value - part);
+                    add_one(sum.high + q, sum.low + q, steps[q]);
                     if (flags & PIECE_END) {
                         logs[2 * t->piece[s]] = sum.high[q];
                         logs[2 * t->piece[s] + 1] = sum.low[q];
@@ -1468,7 +1496,9 @@ static int hmm_viterbi(const emission *e, const log_chain *c, const schedule *S,
                 warm_tile(row, have, from, 1, t);
                 for (int s = 0; s < TILE; s++) t->flags[s] &= ~(FIRST | LAST);
                 emit_any(e, t->row, 1, x, z, y, l, top);
-                viterbi_any(c, start, delta, l, other, t, steps, back + (here + ahead) * record);
+                for (int i = 0; i < STEPS; i++)
+                    viterbi_any(c, start, delta, l, other, t, i, steps,
+                                back + (here + ahead) * record + i * record / STEPS);
             }
         for (int q = 0; q < LANES; q++) {
             state[q] = best_state(delta, q, K);
@@ -1556,15 +1586,12 @@ static ALWAYS_INLINE double times_rows(ptrdiff_t K, ptrdiff_t P, const double *a
 static ALWAYS_INLINE void add_logs(const double *values, ptrdiff_t n, const double *top, double *high, double *low) {
     double logs[TILE];
     for (ptrdiff_t s = 0; s < TILE; s += VL) vstore(logs + s, vlog(vload(values + s)) + vload(top + s));
-    for (ptrdiff_t s = 0; s < n; s++) {
-        const double total = *high + logs[s], part = total - *high;
-        *low += (*high - (total - part)) + (logs[s] - part);
-        *high = total;
-    }
+    for (ptrdiff_t s = 0; s < n; s++) add_one(high, low, logs[s]);
 }
 
 /* Where a block of a sequence joins its neighbours; NULL where it does not. Rows: P numbers and what they are still to
- * be multiplied with (a) or divided by (w); wide: P mantissas and P exponents. */
+ * be multiplied with (a) or divided by (w); wide: P mantissas, P exponents, and in a the sum of the logarithms that
+ * emissions were divided by (2). */
 typedef struct {
     const double *a_in, *w_in; /* a of the step before, w of the step behind the block */
     double *a_out, *w_out;     /* a of its last, w of its first step */
@@ -1724,9 +1751,7 @@ static int viterbi_sequence(const emission *e, const row_chain *c, ptrdiff_t row
         for (ptrdiff_t k = 1; k < K; k++) shift = delta[k] > shift ? delta[k] : shift;
         if (shift - shift == 0.0)
             for (ptrdiff_t k = 0; k < P; k++) delta[k] -= shift;
-        const double total = high + shift, part = total - high;
-        low += (high - (total - part)) + (shift - part);
-        high = total;
+        add_one(&high, &low, shift);
     }
     logs[0] = high;
     logs[1] = low;
@@ -1768,13 +1793,23 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
     double *top = b_e + rows * P, *w = top + 3 * TILE, *w_e = w + P, *beta = w_e + P, *beta_e = beta + P;
     double *gamma = beta_e + P, *work = gamma + 2 * P;
     const double *previous = at_ends->a_in, *previous_e = previous ? previous + P : 0;
+    double tops[2] = {previous ? previous[2 * P] : 0.0, previous ? previous[2 * P + 1] : 0.0};
     *impossible = -1;
     int finite = 1;
     for (ptrdiff_t from = 0; from < n; from += TILE) {
         const ptrdiff_t here = VMIN(TILE, n - from);
         double *bt = keep ? b + from * P : b, *be = keep ? b_e + from * P : b_e;
         emit_rows(e, row + from, here, 1, P, -INFINITY, bt, top, work);
-        for (ptrdiff_t i = 0; i < here * P; i++) finite &= bt[i] < INFINITY; /* NaN would be lost in an exponent */
+        for (ptrdiff_t s = 0; s < here; s++) {
+            double most = -INFINITY;
+            for (ptrdiff_t k = 0; k < K; k++) {
+                finite &= bt[s * P + k] < INFINITY; /* NaN would be lost in an exponent */
+                most = bt[s * P + k] > most ? bt[s * P + k] : most;
+            }
+            if (most == -INFINITY) continue;
+            for (ptrdiff_t k = 0; k < K; k++) bt[s * P + k] -= most;
+            add_one(tops, tops + 1, most);
+        }
         for (ptrdiff_t s = 0; s < here; s++) {
             double *at = alpha + (keep ? from + s : s) * P, *ae = alpha_e + (keep ? from + s : s) * P;
             int any = 0;
@@ -1818,14 +1853,14 @@ static void hmm_sequence_wide(const emission *e, const row_chain *c, ptrdiff_t r
     if (at_ends->a_out) {
         memcpy(at_ends->a_out, previous, (size_t)P * sizeof(double));
         memcpy(at_ends->a_out + P, previous_e, (size_t)P * sizeof(double));
+        memcpy(at_ends->a_out + 2 * P, tops, sizeof(tops));
     }
     double exponent;
     const double sum = wide_sum(K, previous, previous_e, 1, &exponent);
-    if (*impossible >= 0) {
-        logs[0] = -INFINITY;
-        logs[1] = 0.0;
-    } else
-        wide_log(sum, exponent, logs);
+    logs[0] = tops[0];
+    logs[1] = tops[1];
+    wide_log(sum, exponent, logs);
+    if (*impossible >= 0) logs[0] = -INFINITY;
     if (!finite) logs[0] = NAN;
     if (filter || !keep || *impossible >= 0 || !finite) return;
     if (at_ends->w_in) memcpy(w, at_ends->w_in, (size_t)(2 * P) * sizeof(double));
@@ -1896,52 +1931,52 @@ static void sample_path(const double *filtered, const double *logA, ptrdiff_t n,
     }
 }
 
+/* values (best,), from (best,) <- the largest of lists[i, r] + add[i * stride], i < K, and where they are in the lists,
+ * which are sorted; -inf and -1 where there are fewer. next: K integers. */
+static void merge_best(const double *lists, const double *add, ptrdiff_t stride, ptrdiff_t K, ptrdiff_t best,
+                       double *values, int32_t *from, int32_t *next) {
+    for (ptrdiff_t i = 0; i < K; i++) next[i] = 0;
+    for (ptrdiff_t r = 0; r < best; r++) {
+        ptrdiff_t chosen = -1;
+        values[r] = -INFINITY;
+        for (ptrdiff_t i = 0; i < K; i++) {
+            if (next[i] == best) continue;
+            const double value = lists[i * best + next[i]] + (add ? add[i * stride] : 0.0);
+            if (value > values[r]) {
+                values[r] = value;
+                chosen = i;
+            }
+        }
+        from[r] = chosen < 0 ? -1 : (int32_t)(chosen * best + next[chosen]++);
+    }
+}
+
 /* The `best` most probable paths of one sequence (list Viterbi: Seshadri & Sundberg 1994). logs (best,), paths (best,
- * n); -inf and -1 where there are fewer. l (n, K), start (K,), logA (K, K): logarithms. back: n K best integers; work:
- * 2 K best + 2 best doubles. */
+ * n); -inf and -1 where there are fewer. l (n, K), start (K,), logA (K, K): logarithms. back: n K best + K integers;
+ * work: 2 K best doubles. */
 static void best_paths(const double *l, const double *start, const double *logA, ptrdiff_t n, ptrdiff_t K,
                        ptrdiff_t best, double *logs, ptrdiff_t *paths, int32_t *back, double *work) {
     double *delta = work, *next = delta + K * best;
+    int32_t *position = back + n * K * best, *last = back; /* of the first step nothing is needed */
     for (ptrdiff_t t = 0; t < n; t++) {
         for (ptrdiff_t j = 0; j < K; j++) {
             double *values = next + j * best;
-            int32_t *from = back + (t * K + j) * best;
-            for (ptrdiff_t r = 0; r < best; r++) {
-                values[r] = -INFINITY;
-                from[r] = -1;
-            }
-            if (t == 0) {
-                values[0] = start[j] + l[j];
-                continue;
-            }
-            for (ptrdiff_t i = 0; i < K; i++)
-                for (ptrdiff_t r = 0; r < best; r++) {
-                    const double value = delta[i * best + r] + logA[i * K + j] + l[t * K + j];
-                    if (!(value > values[best - 1])) break; /* the others are no better */
-                    ptrdiff_t at = best - 1;
-                    for (; at > 0 && value > values[at - 1]; at--) {
-                        values[at] = values[at - 1];
-                        from[at] = from[at - 1];
-                    }
-                    values[at] = value;
-                    from[at] = (int32_t)(i * best + r);
-                }
+            if (t == 0)
+                for (ptrdiff_t r = 0; r < best; r++) values[r] = r ? -INFINITY : start[j];
+            else
+                merge_best(delta, logA + j, K, K, best, values, back + (t * K + j) * best, position);
+            for (ptrdiff_t r = 0; r < best; r++) values[r] += l[t * K + j];
         }
         double *swap = delta;
         delta = next;
         next = swap;
     }
+    merge_best(delta, 0, 0, K, best, logs, last, position);
     for (ptrdiff_t r = 0; r < best; r++) {
-        ptrdiff_t at = -1;
-        for (ptrdiff_t i = 0; i < K * best; i++)
-            if (delta[i] > -INFINITY && (at < 0 || delta[i] > delta[at])) at = i;
-        logs[r] = at < 0 ? -INFINITY : delta[at];
-        for (ptrdiff_t t = 0; t < n && at < 0; t++) paths[r * n + t] = -1;
-        if (at < 0) continue;
-        delta[at] = -INFINITY;
+        ptrdiff_t at = last[r];
         for (ptrdiff_t t = n - 1; t >= 0; t--) {
-            paths[r * n + t] = at / best;
-            at = back[(t * K + at / best) * best + at % best];
+            paths[r * n + t] = at < 0 ? -1 : at / best;
+            if (at >= 0 && t > 0) at = back[(t * K + at / best) * best + at % best];
         }
     }
 }
