@@ -1,16 +1,16 @@
 """The recursions of hidden Markov models over sequences: which kernel runs where, on which threads.
 
-Three kernels of ``_kernels/hmm.h`` give the same results:
+Kernels of ``_kernels/hmm.h`` give the same results in two ways, and in two kinds of numbers:
 
 - *lanes*: 8 pieces of sequences side by side in the lanes of vectors, groups of 8 on threads. Long sequences are cut; a
-  piece then starts a warm-up before its first step, from a flat distribution, and goes on for one beyond its last. That
-  both have forgotten where they started is checked at each cut, to rounding. A probe finds how long they must be; where
-  no length will do, sequences are not cut.
+  piece then starts a warm-up before its first step, from anywhere, and goes on for one beyond its last. That both have
+  forgotten where they started is checked at each cut, to rounding. A probe finds how long they must be; where no length
+  will do, sequences are not cut.
 - *rows*: one sequence after the other, states along the vectors, for what would leave lanes empty.
-- *wide*: the same in numbers with exponents of their own, where likelihoods scaled by their maxima would underflow:
+- *narrow* numbers are scaled likelihoods. *Wide* ones have exponents of their own, for where those would underflow:
   transitions that are (almost) impossible, together with strong evidence.
 
-What runs depends on the data and the parameters, never on the number of threads.
+With `Layout.blocks`, sequences that are not cut are held in blocks between checkpoints. What runs depends on the data and the parameters, never on the number of threads.
 """
 
 import threading
