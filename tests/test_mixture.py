@@ -311,7 +311,8 @@ def test_units_do_not_matter(kind, missing, shift, exponent, seed):
     h = run((X + shift) * scale, 2, kind, other)
     tolerance = 1e-9 + 2e-15 * abs(shift)  # the means are rounded to what float64 can tell there
     # Where the objective rises fast, EM amplifies that: as it does the same change of the first means.
-    changed = run(X, 2, kind, first | {"means_init": first["means_init"] + np.spacing(abs(shift)) * rng.choice([-1, 1])})
+    rounding = np.spacing(abs(shift)) * rng.choice([-1, 1])
+    changed = run(X, 2, kind, first | {"means_init": first["means_init"] + rounding})
     steps = min(len(g.history_), len(h.history_), len(changed.history_))
     tolerance += 4 * np.abs(changed.history_[:steps] - g.history_[:steps]).max()
     history = h.history_ + 3 * np.log(scale) * (~np.isnan(X)).mean()

@@ -10,8 +10,8 @@ Kernels of ``_kernels/hmm.h`` give the same results in two ways, and in two kind
 - *narrow* numbers are scaled likelihoods. *Wide* ones have exponents of their own, for where those would underflow:
   transitions that are (almost) impossible, together with strong evidence.
 
-With `Layout.blocks`, sequences that are not cut are held in blocks between checkpoints. What runs depends on the data and
-the parameters, never on the number of threads.
+With `Layout.blocks`, sequences that are not cut are held in blocks between checkpoints. What runs depends on the data
+and the parameters, never on the number of threads.
 """
 
 import threading
