@@ -171,7 +171,7 @@ def test_an_empty_choice_is_no_choice(python):
 def test_kernels_go_by_their_plain_names(python):
     import sys
 
-    for name in ("_simd", "_gaussian", "_mixture", "_hmm"):
+    for name in ("_simd", "_gaussian", "_mixture", "_hmm", "_naive_bayes"):
         assert sys.modules[f"fastgen._kernels.{name}"] is getattr(_kernels, name)
     for function in (_kernels._simd.exp, _kernels._gaussian.log_density_f64):
         pickled = pickle.dumps(function)

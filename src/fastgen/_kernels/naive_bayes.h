@@ -1,0 +1,509 @@
+/* Naive Bayes, for _naive_bayes.pyx: log p(x, y) of rows under C classes, and the sums that fits need.
+ *
+ *   log p(x, y = c) = log p(c) + sum_j log p(x_j | c)
+ *
+ * A model is a list of terms, each for some columns of X. One walk over the rows: the joint of a tile of 32 rows, (C,
+ * TILE), is made in L1, term by term, and then becomes what is wanted. Gaussian and linear terms run with samples along
+ * the vectors, 4 vectors for several classes at a time; tables and sparse rows with classes along them.
+ */
+#ifndef FASTGEN_NAIVE_BAYES_H
+#define FASTGEN_NAIVE_BAYES_H
+
+#include <string.h>
+
+#include "tile.h"
+
+#define NB_VECTORS (TILE / VL)
+#define NB_INFINITE 1e280
+#define NB_COLUMNS 64 /* of a tile that is loaded at a time: 16 KiB */
+
+/* Kinds of terms. SPARSE: of a matrix in compressed rows. */
+enum { NB_GAUSSIAN, NB_LINEAR, NB_BINARY, NB_TABLE, NB_SPARSE };
+
+/* Types of the elements of X. */
+enum { NB_F64, NB_F32, NB_I8, NB_I16, NB_I32, NB_I64, NB_U8, NB_U16, NB_U32, NB_U64 };
+
+/* What is wanted. */
+enum { NB_JOINT, NB_PREDICT, NB_PROBA, NB_LOG_PROBA, NB_LOG_PROB };
+
+typedef struct {
+    int kind, type;
+    ptrdiff_t columns; /* d of this term */
+    const char *x;     /* dense: the first row; strides in bytes */
+    ptrdiff_t row_stride;
+    const ptrdiff_t *offsets; /* (d,) of its columns within a row, in bytes */
+    int contiguous;           /* they follow each other */
+    const double *a, *b; /* GAUSSIAN: means, 1 / standard deviations; LINEAR: weights, what a missing value takes away;
+                            BINARY: log p, log q */
+    const double *norm;  /* GAUSSIAN: (C, d) log(2 pi variance), if values are missing */
+
+    double threshold;               /* BINARY, SPARSE if binary */
+    int binary;                     /* SPARSE: 1 for what is above the threshold */
+    const ptrdiff_t *sizes, *first; /* TABLE: (d,) categories of each column, and where its rows of `a` begin */
+    const void *indices, *indptr;   /* SPARSE */
+    int wide_indices, wide_indptr;  /* 64 bits */
+} nb_term;
+
+typedef struct {
+    ptrdiff_t C, P; /* classes; padded to a multiple of 8 */
+    const double *log_prior;
+    ptrdiff_t terms;
+    const nb_term *term;
+    int infinite; /* what is beyond NB_INFINITE stands for infinity: 0 times a finite weight is 0 */
+} nb_model;
+
+static ALWAYS_INLINE double nb_value(const char *x, const int type) {
+    switch (type) {
+    case NB_F64: return *(const double *)x;
+    case NB_F32: return *(const float *)x;
+    case NB_I8: return *(const int8_t *)x;
+    case NB_I16: return *(const int16_t *)x;
+    case NB_I32: return *(const int32_t *)x;
+    case NB_I64: return (double)*(const int64_t *)x;
+    case NB_U8: return *(const uint8_t *)x;
+    case NB_U16: return *(const uint16_t *)x;
+    case NB_U32: return *(const uint32_t *)x;
+    default: return (double)*(const uint64_t *)x;
+    }
+}
+
+/* t[j * TILE + s] <- columns from..from + d - 1 of `rows` rows. */
+static ALWAYS_INLINE void nb_load_type(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                                       ptrdiff_t d, double *t) {
+    const char *x = m->x + row * m->row_stride;
+    if (m->contiguous && type <= NB_F32) {
+        const ptrdiff_t size = type == NB_F64 ? 8 : 4;
+        if (m->row_stride % size == 0) {
+            load_tile(x + m->offsets[from], type == NB_F32, rows, d, m->row_stride / size, 1, t);
+            return;
+        }
+    }
+    for (ptrdiff_t j = 0; j < d; j++)
+        for (ptrdiff_t s = 0; s < TILE; s++)
+            t[j * TILE + s] = s < rows ? nb_value(x + s * m->row_stride + m->offsets[from + j], type) : 0.0;
+}
+
+#define NB_BY_TYPE(type, call)                                                                                         \
+    switch (type) {                                                                                                    \
+    case NB_F64: call(NB_F64); break;                                                                                  \
+    case NB_F32: call(NB_F32); break;                                                                                  \
+    case NB_I8: call(NB_I8); break;                                                                                    \
+    case NB_I16: call(NB_I16); break;                                                                                  \
+    case NB_I32: call(NB_I32); break;                                                                                  \
+    case NB_I64: call(NB_I64); break;                                                                                  \
+    case NB_U8: call(NB_U8); break;                                                                                    \
+    case NB_U16: call(NB_U16); break;                                                                                  \
+    case NB_U32: call(NB_U32); break;                                                                                  \
+    default: call(NB_U64); break;                                                                                      \
+    }
+
+static __attribute__((noinline)) void nb_load(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                                              ptrdiff_t d, double *t) {
+#define CALL(type) nb_load_type(m, type, row, rows, from, d, t)
+    NB_BY_TYPE(m->type, CALL)
+#undef CALL
+}
+
+/* joint (H classes, TILE) += x (d, TILE) under classes whose parameters begin at a, b, `stride` apart. */
+static ALWAYS_INLINE void nb_block(const int kind, const int missing, const int H, const double *x, ptrdiff_t d,
+                                   const double *a, const double *b, const double *norm, ptrdiff_t stride,
+                                   double threshold, double *joint) {
+    for (int from = 0; from < NB_VECTORS; from += 4) {
+        vd acc[4][4];
+        EACH(h, H)
+            EACH(v, 4) acc[h][v] = vset(0.0);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            vd value[4];
+            EACH(v, 4) value[v] = in_register(vload(x + j * TILE + (from + v) * VL));
+            EACH(h, H) {
+                const vd p = vset(a[h * stride + j]);
+                if (kind == NB_LINEAR && missing) {
+                    const vd q = b ? vset(b[h * stride + j]) : vset(0.0);
+                    EACH(v, 4) acc[h][v] += vselect((vi)(value[v] == value[v]), value[v] * p, -q);
+                } else if (kind == NB_LINEAR) {
+                    EACH(v, 4) acc[h][v] = vfma(value[v], p, acc[h][v]);
+                } else if (kind == NB_GAUSSIAN) {
+                    const vd q = vset(b[h * stride + j]);
+                    EACH(v, 4) {
+                        const vd z = (value[v] - p) * q;
+                        if (missing)
+                            acc[h][v] += vselect((vi)(value[v] == value[v]), z * z, -vset(norm[h * stride + j]));
+                        else
+                            acc[h][v] = vfma(z, z, acc[h][v]);
+                    }
+                } else {
+                    const vd q = vset(b[h * stride + j]);
+                    EACH(v, 4) {
+                        vd part = vselect((vi)(value[v] > vset(threshold)), p, q);
+                        if (missing) part = vselect((vi)(value[v] == value[v]), part, vset(0.0));
+                        acc[h][v] += part;
+                    }
+                }
+            }
+        }
+        EACH(h, H)
+            EACH(v, 4) {
+                double *target = joint + h * TILE + (from + v) * VL;
+                const vd old = vload(target);
+                vstore(target, kind == NB_GAUSSIAN ? vfma(vset(-0.5), acc[h][v], old) : old + acc[h][v]);
+            }
+    }
+}
+
+static ALWAYS_INLINE void nb_columns(const int kind, const int missing, const double *x, ptrdiff_t d, const nb_term *m,
+                                     ptrdiff_t from, ptrdiff_t C, double *joint) {
+    const ptrdiff_t stride = m->columns;
+    const double *a = m->a + from, *b = m->b ? m->b + from : 0, *norm = m->norm ? m->norm + from : 0;
+    const int H = kind == NB_GAUSSIAN ? 2 : 4;
+    ptrdiff_t c = 0;
+#define CALL(H)                                                                                                        \
+    nb_block(kind, missing, H, x, d, a + c * stride, b + c * stride, norm + c * stride, stride, m->threshold,          \
+             joint + c * TILE)
+    for (; c + H <= C; c += H) CALL(H);
+    switch (C - c) {
+    case 3: CALL(3); break;
+    case 2: CALL(2); break;
+    case 1: CALL(1); break;
+    }
+#undef CALL
+}
+
+static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
+                                               int missing, double *x, double *joint) {
+    for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
+        const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
+        nb_load(m, row, rows, from, d, x);
+        if (m->kind == NB_BINARY && !missing) /* a comparison would hide NaN */
+            for (ptrdiff_t s = 0; s < TILE; s += VL) {
+                vd nan = vset(0.0);
+                for (ptrdiff_t j = 0; j < d; j++) nan = vfma(vload(x + j * TILE + s), vset(0.0), nan);
+                for (ptrdiff_t c = 0; c < C; c++) vstore(joint + c * TILE + s, vload(joint + c * TILE + s) + nan);
+            }
+        switch (m->kind * 2 + missing) {
+        case 2 * NB_GAUSSIAN: nb_columns(NB_GAUSSIAN, 0, x, d, m, from, C, joint); break;
+        case 2 * NB_GAUSSIAN + 1: nb_columns(NB_GAUSSIAN, 1, x, d, m, from, C, joint); break;
+        case 2 * NB_BINARY: nb_columns(NB_BINARY, 0, x, d, m, from, C, joint); break;
+        case 2 * NB_BINARY + 1: nb_columns(NB_BINARY, 1, x, d, m, from, C, joint); break;
+        case 2 * NB_LINEAR + 1: nb_columns(NB_LINEAR, 1, x, d, m, from, C, joint); break;
+        default: nb_columns(NB_LINEAR, 0, x, d, m, from, C, joint); break;
+        }
+    }
+}
+
+/* sums (rows, P) in chunks of at most 32 classes, `width` times 8. */
+#define NB_BY_WIDTH(P, call)                                                                                           \
+    for (ptrdiff_t c = 0; c < (P);) switch (VMIN(((P) - c) / 8, 4)) {                                                  \
+        case 4:                                                                                                        \
+            call(4);                                                                                                   \
+            c += 32;                                                                                                   \
+            break;                                                                                                     \
+        case 3:                                                                                                        \
+            call(3);                                                                                                   \
+            c += 24;                                                                                                   \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            call(2);                                                                                                   \
+            c += 16;                                                                                                   \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            call(1);                                                                                                   \
+            c += 8;                                                                                                    \
+            break;                                                                                                     \
+        }
+
+/* Which row of a table a cell means: `size` what is not among the categories, size + 1 what is missing. */
+static ALWAYS_INLINE ptrdiff_t nb_code(const char *cell, const int type, ptrdiff_t size) {
+    if (type <= NB_F32) {
+        const double value = nb_value(cell, type);
+        return !(value >= 0.0) ? size + 1 : value >= (double)size ? size : (ptrdiff_t)value;
+    }
+    if (type == NB_U64) return *(const uint64_t *)cell < (uint64_t)size ? *(const ptrdiff_t *)cell : size;
+    const int64_t value = type == NB_I8    ? *(const int8_t *)cell
+                          : type == NB_I16 ? *(const int16_t *)cell
+                          : type == NB_I32 ? *(const int32_t *)cell
+                          : type == NB_I64 ? *(const int64_t *)cell
+                          : type == NB_U8  ? *(const uint8_t *)cell
+                          : type == NB_U16 ? *(const uint16_t *)cell
+                                           : *(const uint32_t *)cell;
+    return (uint64_t)value < (uint64_t)size ? value : value < 0 ? size + 1 : size;
+}
+
+/* sums (rows, P) += the rows of the tables; a: for each column sizes + 2 rows of P. */
+static ALWAYS_INLINE void nb_table_width(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
+                                         ptrdiff_t c, const int width, double *sums) {
+    const char *x = m->x + row * m->row_stride;
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const char *xs = x + s * m->row_stride;
+        vd acc[4 * 8 / VL];
+        EACH(v, width * 8 / VL) acc[v] = vset(0.0);
+        for (ptrdiff_t j = 0; j < m->columns; j++) {
+            const double *table = m->a + (m->first[j] + nb_code(xs + m->offsets[j], type, m->sizes[j])) * P + c;
+            EACH(v, width * 8 / VL) acc[v] += vload(table + v * VL);
+        }
+        double *target = sums + s * P + c;
+        EACH(v, width * 8 / VL) vstore(target + v * VL, vload(target + v * VL) + acc[v]);
+    }
+}
+
+static __attribute__((noinline)) void nb_table(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
+                                               double *sums) {
+#define WIDTH(width) nb_table_width(m, TYPE, row, rows, P, c, width, sums)
+#define CALL(type)                                                                                                     \
+    do {                                                                                                               \
+        enum { TYPE = type };                                                                                          \
+        NB_BY_WIDTH(P, WIDTH)                                                                                          \
+    } while (0)
+    NB_BY_TYPE(m->type, CALL)
+#undef CALL
+#undef WIDTH
+}
+
+static ALWAYS_INLINE ptrdiff_t nb_index(const void *array, const int wide, ptrdiff_t i) {
+    return wide ? (ptrdiff_t)((const int64_t *)array)[i] : (ptrdiff_t)((const int32_t *)array)[i];
+}
+
+/* sums (rows, P) += x a, of sparse rows; a: (columns, P). */
+static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, const int wide, const int binary,
+                                          ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P, ptrdiff_t c, const int width,
+                                          double *sums) {
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const ptrdiff_t first = nb_index(m->indptr, m->wide_indptr, row + s);
+        const ptrdiff_t stop = nb_index(m->indptr, m->wide_indptr, row + s + 1);
+        vd acc[4 * 8 / VL];
+        EACH(v, width * 8 / VL) acc[v] = vset(0.0);
+        for (ptrdiff_t k = first; k < stop; k++) {
+            const double value = element(m->x, k, single);
+            const ptrdiff_t ahead = VMIN(k + 12, stop - 1);
+            const double *next = m->a + nb_index(m->indices, wide, ahead) * P + c;
+            EACH(v, width) __builtin_prefetch(next + v * 8, 0, 3);
+            const double *w = m->a + nb_index(m->indices, wide, k) * P + c;
+            const vd factor = vset(binary ? (value > m->threshold ? 1.0 : 0.0) : value);
+            EACH(v, width * 8 / VL) acc[v] = vfma(factor, vload(w + v * VL), acc[v]);
+        }
+        double *target = sums + s * P + c;
+        EACH(v, width * 8 / VL) vstore(target + v * VL, vload(target + v * VL) + acc[v]);
+    }
+}
+
+static __attribute__((noinline)) void nb_sparse(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
+                                                double *sums) {
+    const int single = m->type == NB_F32;
+#define CALL(width)                                                                                                    \
+    switch (4 * single + 2 * (m->wide_indices != 0) + (m->binary != 0)) {                                              \
+    case 0: nb_sparse_width(m, 0, 0, 0, row, rows, P, c, width, sums); break;                                          \
+    case 1: nb_sparse_width(m, 0, 0, 1, row, rows, P, c, width, sums); break;                                          \
+    case 2: nb_sparse_width(m, 0, 1, 0, row, rows, P, c, width, sums); break;                                          \
+    case 3: nb_sparse_width(m, 0, 1, 1, row, rows, P, c, width, sums); break;                                          \
+    case 4: nb_sparse_width(m, 1, 0, 0, row, rows, P, c, width, sums); break;                                          \
+    case 5: nb_sparse_width(m, 1, 0, 1, row, rows, P, c, width, sums); break;                                          \
+    case 6: nb_sparse_width(m, 1, 1, 0, row, rows, P, c, width, sums); break;                                          \
+    default: nb_sparse_width(m, 1, 1, 1, row, rows, P, c, width, sums); break;                                         \
+    }
+    NB_BY_WIDTH(P, CALL)
+#undef CALL
+}
+
+/* Doubles of work space of nb_score. */
+static inline ptrdiff_t nb_work_size(ptrdiff_t C) { return NB_COLUMNS * TILE + C * TILE + TILE * ((C + 7) & -8) + 8; }
+
+/* The best class of VL samples. */
+static ALWAYS_INLINE vd nb_best(const double *joint, ptrdiff_t C, vd *arg) {
+    vd best = vload(joint);
+    *arg = vset(0.0);
+    for (ptrdiff_t c = 1; c < C; c++) {
+        const vd value = vload(joint + c * TILE);
+        const vi better = (vi)(value > best);
+        *arg = vselect(better, vset((double)c), *arg);
+        best = vmax(value, best);
+    }
+    return best;
+}
+
+/* Rows first..stop-1. out: (stop - first, C) for JOINT, PROBA, LOG_PROBA, (stop - first,) for LOG_PROB; labels for
+ * PREDICT, `fallback` where no class is possible. missing: leave NaN out; otherwise returns whether a best or summed
+ * joint is not finite. */
+static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t stop, int missing, ptrdiff_t fallback,
+                    double *out, ptrdiff_t *labels, double *memory) {
+    const ptrdiff_t C = model->C, P = model->P;
+    double *x = aligned(memory), *joint = x + NB_COLUMNS * TILE, *sums = joint + C * TILE;
+    vd bad = vset(0.0);
+    int by_rows = 0;
+    for (ptrdiff_t i = 0; i < model->terms; i++) by_rows |= model->term[i].kind >= NB_TABLE;
+    for (ptrdiff_t row = first; row < stop; row += TILE) {
+        const ptrdiff_t rows = VMIN(TILE, stop - row);
+        for (ptrdiff_t c = 0; c < C; c++)
+            for (ptrdiff_t s = 0; s < TILE; s += VL) vstore(joint + c * TILE + s, vset(model->log_prior[c]));
+        if (by_rows) memset(sums, 0, (size_t)(TILE * P) * sizeof(double));
+        for (ptrdiff_t i = 0; i < model->terms; i++) {
+            const nb_term *m = model->term + i;
+            switch (m->kind) {
+            case NB_TABLE: nb_table(m, row, rows, P, sums); break;
+            case NB_SPARSE: nb_sparse(m, row, rows, P, sums); break;
+            default: nb_dense(m, row, rows, C, missing, x, joint); break;
+            }
+        }
+        if (by_rows)
+            for (ptrdiff_t c = 0; c < C; c++)
+                for (ptrdiff_t s = 0; s < TILE; s++) joint[c * TILE + s] += sums[s * P + c];
+        if (model->infinite)
+            for (ptrdiff_t i = 0; i < C * TILE; i += VL) {
+                const vd value = vload(joint + i);
+                const vd low = vselect((vi)(value < vset(-NB_INFINITE)), vset(-INFINITY), value);
+                vstore(joint + i, vselect((vi)(value > vset(NB_INFINITE)), vset(INFINITY), low));
+            }
+        for (ptrdiff_t s = 0; s < TILE; s += VL) {
+            double *js = joint + s;
+            vd arg, top = nb_best(js, C, &arg);
+            if (s < rows) {
+                vd checked = top;
+                for (ptrdiff_t q = VMIN(VL, rows - s); q < VL; q++) checked[q] = 0.0;
+                bad = vfma(checked, vset(0.0), bad);
+            }
+            if (what == NB_PREDICT) {
+                for (ptrdiff_t q = 0; q < VMIN(VL, rows - s); q++)
+                    labels[row - first + s + q] = top[q] > -INFINITY ? (ptrdiff_t)arg[q] : fallback;
+            } else if (what != NB_JOINT) {
+                const vd total = lse_lanes(js, C, TILE, 0, what == NB_PROBA);
+                if (what == NB_LOG_PROBA)
+                    for (ptrdiff_t c = 0; c < C; c++) vstore(js + c * TILE, vload(js + c * TILE) - total);
+                if (what == NB_LOG_PROB)
+                    for (ptrdiff_t q = 0; q < VMIN(VL, rows - s); q++) out[row - first + s + q] = total[q];
+            }
+        }
+        if (what != NB_PREDICT && what != NB_LOG_PROB) store_tile(joint, rows, C, out + (row - first) * C, 0, C, 1);
+    }
+    for (int q = 0; q < VL; q++)
+        if (bad[q] != 0.0) return 1; /* NaN is not 0 */
+    return 0;
+}
+
+/* Sums of classes -------------------------------------------------------------------------------------------------- */
+
+/* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers. */
+static ALWAYS_INLINE void nb_sums_type(const nb_term *m, const int type, const int binary, const ptrdiff_t *codes,
+                                       const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total,
+                                       double *sums) {
+    const ptrdiff_t d = m->columns;
+    for (ptrdiff_t i = first; i < stop; i++) {
+        const char *x = m->x + i * m->row_stride;
+        const double w = weights ? weights[i] : 1.0;
+        double *target = sums + codes[i] * d;
+        total[codes[i]] += w;
+        if (m->contiguous) {
+            const ptrdiff_t size = type == NB_F64 ? 8 : type == NB_F32 ? 4 : 0;
+            if (size) {
+                const char *from = x + m->offsets[0];
+#pragma GCC ivdep
+                for (ptrdiff_t j = 0; j < d; j++) {
+                    const double value = element(from, j, type == NB_F32);
+                    target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+                }
+                continue;
+            }
+        }
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double value = nb_value(x + m->offsets[j], type);
+            target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+        }
+    }
+}
+
+static void nb_sums(const nb_term *m, int binary, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+                    ptrdiff_t stop, double *total, double *sums) {
+#define CALL(type)                                                                                                     \
+    if (binary)                                                                                                        \
+        nb_sums_type(m, type, 1, codes, weights, first, stop, total, sums);                                            \
+    else                                                                                                               \
+        nb_sums_type(m, type, 0, codes, weights, first, stop, total, sums)
+    NB_BY_TYPE(m->type, CALL)
+#undef CALL
+}
+
+/* The same of sparse rows, which are given: the rows of one class after the other stay in the cache. */
+static void nb_sparse_sums(const nb_term *m, int binary, const ptrdiff_t *rows, const ptrdiff_t *codes,
+                           const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total, double *sums) {
+    const ptrdiff_t d = m->columns;
+    for (ptrdiff_t r = first; r < stop; r++) {
+        const ptrdiff_t i = rows[r];
+        const double w = weights ? weights[i] : 1.0;
+        double *target = sums + codes[i] * d;
+        total[codes[i]] += w;
+        const ptrdiff_t end = nb_index(m->indptr, m->wide_indptr, i + 1);
+        for (ptrdiff_t k = nb_index(m->indptr, m->wide_indptr, i); k < end; k++) {
+            const double value = element(m->x, k, m->type == NB_F32);
+            target[nb_index(m->indices, m->wide_indices, k)] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+        }
+    }
+}
+
+/* counts: of column j and class c, sizes[j] + 2 numbers from (first[j] + 2 j) C... on += w. Returns 0. */
+static ALWAYS_INLINE void nb_counts_type(const nb_term *m, const int type, ptrdiff_t C, const ptrdiff_t *codes,
+                                         const double *weights, ptrdiff_t first, ptrdiff_t stop, double *counts) {
+    for (ptrdiff_t i = first; i < stop; i++) {
+        const char *x = m->x + i * m->row_stride;
+        const double w = weights ? weights[i] : 1.0;
+        for (ptrdiff_t j = 0; j < m->columns; j++) {
+            const ptrdiff_t size = m->sizes[j], code = nb_code(x + m->offsets[j], type, size);
+            counts[m->first[j] * C + codes[i] * (size + 2) + code] += w;
+        }
+    }
+}
+
+static void nb_counts(const nb_term *m, ptrdiff_t C, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+                      ptrdiff_t stop, double *counts) {
+#define CALL(type) nb_counts_type(m, type, C, codes, weights, first, stop, counts)
+    NB_BY_TYPE(m->type, CALL)
+#undef CALL
+}
+
+/* Weight, count (C, d) and moments of the cells that are there, class by class: about the first of them, so that an
+ * offset costs no digits. */
+static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, const int missing, const ptrdiff_t *codes,
+                                          const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total,
+                                          double *about, double *count, double *sums, double *squares) {
+    const ptrdiff_t d = m->columns;
+    for (ptrdiff_t i = first; i < stop; i++) {
+        const char *x = m->x + i * m->row_stride;
+        const ptrdiff_t c = codes[i];
+        const double w = weights ? weights[i] : 1.0;
+        double *a = about + c * d, *f = sums + c * d, *q = squares + c * d, *n = count + c * d;
+        if (total[c] == 0.0)
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const double value = nb_value(x + m->offsets[j], type);
+                a[j] = value == value ? value : 0.0;
+            }
+        total[c] += w;
+        if (m->contiguous && type <= NB_F32 && !missing) {
+            const char *from = x + m->offsets[0];
+#pragma GCC ivdep
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const double z = element(from, j, type == NB_F32) - a[j], y = w * z;
+                f[j] += y;
+                q[j] = fma(y, z, q[j]);
+            }
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double value = nb_value(x + m->offsets[j], type);
+            if (!(value == value)) continue;
+            if (n[j] == 0.0) a[j] = value;
+            const double z = value - a[j], y = w * z;
+            n[j] += w;
+            f[j] += y;
+            q[j] += y * z;
+        }
+    }
+}
+
+static void nb_moments(const nb_term *m, int missing, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+                       ptrdiff_t stop, double *total, double *about, double *count, double *sums, double *squares) {
+#define CALL(type)                                                                                                     \
+    if (missing)                                                                                                       \
+        nb_moments_type(m, type, 1, codes, weights, first, stop, total, about, count, sums, squares);                  \
+    else                                                                                                               \
+        nb_moments_type(m, type, 0, codes, weights, first, stop, total, about, count, sums, squares)
+    NB_BY_TYPE(m->type, CALL)
+#undef CALL
+}
+
+#endif

@@ -1,0 +1,357 @@
+"""Scores of classes under terms that add up, and the sums over the rows of classes that fits need.
+
+log p(x, y = c) = log p(c) + sum over terms: one walk over the rows (``_kernels/naive_bayes.h``), into whatever is
+wanted of the joint. X is a dense array of floats or integers, with any strides, or (`LinearTerm`, `BinaryTerm`, alone)
+a sparse one in compressed rows; it is checked by the caller.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgen._kernels import _naive_bayes as kernel
+from fastgen._missing import Index
+from fastgen._parallel import Body, run_chunks, segments
+from fastgen._validation import BLOCK_ROWS, Array
+
+_TYPES = {np.dtype(name): i for i, name in enumerate(["f8", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])}
+_INFINITE = 1e290  # a weight of infinity: 0 times it is 0
+_UNIT = 32
+_DENSE = 4 << 20  # bytes of sparse rows that are made dense at a time
+_WHAT = {
+    "joint": kernel.JOINT,
+    "predict": kernel.PREDICT,
+    "proba": kernel.PROBA,
+    "log_proba": kernel.LOG_PROBA,
+    "log_prob": kernel.LOG_PROB,
+}
+
+
+@dataclass(frozen=True)
+class GaussianTerm:
+    """sum_j log N(x_j; means[c, j], variances[c, j]); NaN is missing."""
+
+    columns: Index | None
+    """Of X; None: all"""
+    means: Array
+    """(C, m)"""
+    variances: Array
+    """(C, m), positive"""
+
+    def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
+        """As the kernel takes them, and a constant for each class."""
+        norm = np.log(2 * np.pi * self.variances)
+        term = _dense(kernel.GAUSSIAN, X, self.columns, a=self.means, b=1 / np.sqrt(self.variances), norm=norm)
+        return [term], -0.5 * norm.sum(axis=1)
+
+
+@dataclass(frozen=True)
+class LinearTerm:
+    """sum_j x_j weights[c, j] + constant[c]; 0 times an infinite weight is 0."""
+
+    columns: Index | None
+    weights: Array
+    """(C, m)"""
+    constant: Array | None
+    """(C,)"""
+
+    def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
+        """As the kernel takes them, and a constant for each class."""
+        weights = np.clip(self.weights, -_INFINITE, _INFINITE)
+        constant = np.zeros(len(weights)) if self.constant is None else self.constant
+        if hasattr(X, "indptr"):
+            return [_sparse(X, weights)], constant
+        return [_dense(kernel.LINEAR, X, self.columns, a=weights)], constant
+
+
+@dataclass(frozen=True)
+class BinaryTerm:
+    """sum_j (log_p if x_j > threshold else log_q)[c, j]; NaN is missing."""
+
+    columns: Index | None
+    log_p: Array
+    """(C, m)"""
+    log_q: Array
+    """(C, m)"""
+    threshold: float
+
+    def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
+        """As the kernel takes them, and a constant for each class."""
+        if not hasattr(X, "indptr"):
+            term = _dense(kernel.BINARY, X, self.columns, a=self.log_p, b=self.log_q, threshold=self.threshold)
+            return [term], np.zeros(len(self.log_p))
+        return [_sparse(X, self.log_p - self.log_q, self.threshold)], self.log_q.sum(axis=1)
+
+
+@dataclass(frozen=True)
+class TableTerm:
+    """sum_j tables[j][x_j, c] of codes 0, 1, ...; -1 and NaN are missing."""
+
+    columns: Index | None
+    tables: tuple[Array, ...]
+    """(M_j, C) each"""
+    unseen: tuple[Array, ...] | None
+    """(C,) each, for codes from M_j on; None: these are an error"""
+
+    def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
+        """As the kernel takes them, and a constant for each class."""
+        C = self.tables[0].shape[1]
+        rows: list[Array] = []
+        for j, table in enumerate(self.tables):
+            unseen = np.full(C, np.nan) if self.unseen is None else self.unseen[j]
+            rows += [table, unseen[None], np.zeros((1, C))]
+        sizes = np.array([len(table) for table in self.tables], np.intp)
+        first = (np.cumsum(sizes + 2) - sizes - 2).astype(np.intp)
+        return [
+            _dense(kernel.TABLE, X, self.columns, a=_padded(np.concatenate(rows)), sizes=sizes, first=first)
+        ], np.zeros(C)
+
+
+@dataclass(frozen=True)
+class PoissonTerm:
+    """sum_j x_j log(rates) - rates - log x_j!; NaN is missing."""
+
+    columns: Index | None
+    rates: Array
+    """(C, m)"""
+
+    def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
+        """As the kernel takes them, and a constant for each class."""
+        with np.errstate(divide="ignore"):
+            weights = np.maximum(np.log(self.rates), -_INFINITE)
+        return [_dense(kernel.LINEAR, X, self.columns, a=weights, b=-self.rates)], -self.rates.sum(axis=1)
+
+
+Term = GaussianTerm | LinearTerm | BinaryTerm | TableTerm | PoissonTerm
+
+
+def _padded(table: Array) -> Array:
+    """Rows of a multiple of 8 numbers."""
+    return np.ascontiguousarray(np.pad(table, ((0, 0), (0, -table.shape[1] % 8))))
+
+
+def _offsets(X: Any, columns: Index | None) -> Index:
+    return np.ascontiguousarray((np.arange(X.shape[1]) if columns is None else columns) * X.strides[1], np.intp)
+
+
+def _dense(
+    kind: int, X: Any, columns: Index | None, *, a: Array | None = None, b: Array | None = None,
+    norm: Array | None = None, threshold: float = 0.0, sizes: Index | None = None, first: Index | None = None
+) -> kernel.Term:  # fmt: skip
+    a, b, norm = (None if x is None else np.ascontiguousarray(x, np.float64) for x in (a, b, norm))
+    return kernel.Term(kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, sizes=sizes, first=first)
+
+
+def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
+    binary = threshold is not None
+    return kernel.Term(
+        kernel.SPARSE, _TYPES[X.data.dtype], X.data, a=_padded(weights.T), threshold=threshold or 0.0, binary=binary,
+        indices=X.indices, indptr=X.indptr, columns=X.shape[1],
+    )  # fmt: skip
+
+
+def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None = None) -> NDArray[Any]:
+    """What is wanted of log p(x, y) for each row.
+
+    Parameters
+    ----------
+    X : array or CSR matrix (n, d)
+    terms : sequence of terms
+    log_prior : array (C,)
+    what : {"joint", "predict", "proba", "log_proba", "log_prob"}
+        log p(x, y), (n, C); the best class, (n,), of equals the first, and where none is possible that of the best
+        prior; p(y | x) or its logarithm, (n, C); log p(x), (n,).
+    n_threads : int, optional
+    """
+    n, C = X.shape[0], len(log_prior)
+    if hasattr(X, "indptr") and not all(
+        np.isfinite(term.log_p - term.log_q).all() for term in terms if isinstance(term, BinaryTerm)
+    ):
+        rows = max(1, _DENSE // (8 * X.shape[1]))  # differences of infinities are no weights
+        blocks = [score(X[i : i + rows].toarray(), terms, log_prior, what, n_threads) for i in range(0, n, rows)]
+        return np.concatenate(blocks)
+    constants = np.array(log_prior, np.float64)
+    parts: list[kernel.Term] = []
+    for term in terms:
+        made, constant = term.terms(X)
+        parts += made
+        constants = constants + constant
+    labels = np.empty(n, np.intp) if what == "predict" else None
+    out = None if labels is not None else np.empty(n if what == "log_prob" else (n, C))
+    flat = None if out is None else out.reshape(-1)
+    width = C if out is not None and out.ndim == 2 else 1
+    fallback = int(np.argmax(log_prior))
+    bad = False
+    infinite = any(not np.isfinite(values).all() for term in terms for values in _weights(term))
+
+    def make_body(missing: bool) -> Callable[[], Body]:
+        def make() -> Body:
+            work = np.empty(kernel.work_size(C))
+
+            def body(first: int, stop: int) -> None:
+                nonlocal bad
+                here = None if flat is None else flat[first * width : stop * width]
+                there = None if labels is None else labels[first:stop]
+                if kernel.score(
+                    parts, constants, infinite, _WHAT[what], first, stop, missing, fallback, here, there, work
+                ):
+                    bad = True
+
+            return body
+
+        return make
+
+    cost = n * C * X.shape[1] * 0.1
+    run_chunks(lambda: make_body(False)(), n, _UNIT, cost, n_threads)
+    if bad and not hasattr(X, "indptr"):
+        for term in terms:
+            if isinstance(term, TableTerm) and term.unseen is None:
+                _refuse_unseen(X, term)
+        if X.dtype.kind == "f" and np.isnan(X).any():
+            run_chunks(lambda: make_body(True)(), n, _UNIT, cost, n_threads)
+    if out is not None:
+        for term in terms:
+            if isinstance(term, PoissonTerm) and what in ("joint", "log_prob"):
+                factorials = _log_factorials(X, term.columns)
+                out -= factorials if what == "log_prob" else factorials[:, None]
+        return out
+    return cast(Index, labels)
+
+
+def _weights(term: Term) -> tuple[Array, ...]:
+    """What may be infinite of terms that multiply."""
+    if isinstance(term, LinearTerm):
+        return (term.weights,)
+    if isinstance(term, PoissonTerm):
+        with np.errstate(divide="ignore"):
+            return (np.log(term.rates),)
+    return ()
+
+
+def _refuse_unseen(X: Any, term: TableTerm) -> None:
+    for j, column in enumerate(np.arange(X.shape[1]) if term.columns is None else term.columns):
+        above = X[:, column] >= len(term.tables[j])
+        if above.any():
+            row = int(above.argmax())
+            last = len(term.tables[j]) - 1
+            raise ValueError(f"row {row} holds category {X[row, column]} in column {column}, which has 0 to {last}")
+
+
+def _log_factorials(X: Any, columns: Index | None) -> Array:
+    """sum_j log x_j! of each row."""
+    from scipy.special import gammaln
+
+    out = np.empty(len(X))
+    for i in range(0, len(X), BLOCK_ROWS):
+        counts = X[i : i + BLOCK_ROWS] if columns is None else X[i : i + BLOCK_ROWS, columns]
+        out[i : i + BLOCK_ROWS] = np.nansum(gammaln(counts.astype(np.float64) + 1.0), axis=1)
+    return out
+
+
+def _summed(
+    n: int,
+    record: int,
+    row_ns: float,
+    make: Callable[[], Any],
+    add: Callable[[Any, int, int], None],
+    n_threads: int | None,
+) -> list[Any]:
+    """The records of fixed segments of the rows, each filled by add(record, first, stop)."""
+    cuts = segments(n, _UNIT, record, row_ns)
+    records = [make() for _ in cuts]
+
+    def make_body() -> Body:
+        def body(first: int, last: int) -> None:
+            for i in range(first, last):
+                add(records[i], *cuts[i])
+
+        return body
+
+    run_chunks(make_body, len(cuts), 1, n * row_ns, n_threads)
+    return records
+
+
+def class_moments(
+    X: Any, codes: Index, weights: Array | None, C: int, n_threads: int | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Weight (C,), and of the cells that are there count (C, d), mean (C, d) and scatter about it (C, d)."""
+    n, d = X.shape
+    term = _dense(kernel.GAUSSIAN, X, None)
+
+    def totals(missing: bool) -> tuple[Array, Array, Array, Array]:
+        def add(record: tuple[Array, ...], first: int, stop: int) -> None:
+            kernel.moments(term, missing, codes, weights, first, stop, *record)
+
+        def make() -> tuple[Array, ...]:
+            return np.zeros(C), *np.zeros((4, C, d))
+
+        weight, count, mean, scatter = np.zeros(C), *np.zeros((3, C, d))
+        for part, about, counted, first, second in _summed(n, 32 * C * d, 2.0 * d, make, add, n_threads):
+            here = counted if missing else np.broadcast_to(part[:, None], (C, d))
+            some = here > 0
+            shift = np.divide(first, here, out=np.zeros((C, d)), where=some)
+            spread = second - shift * first
+            total = count + here
+            share = np.divide(here, total, out=np.zeros((C, d)), where=total > 0)
+            delta = np.where(some, about + shift - mean, 0.0)
+            scatter += spread + count * share * delta * delta
+            mean += share * delta
+            count = total
+            weight += part
+        return weight, count, mean, scatter
+
+    found = totals(False)
+    return found if np.isfinite(found[2]).all() and np.isfinite(found[3]).all() else totals(True)
+
+
+def class_sums(
+    X: Any, codes: Index, weights: Array | None, C: int, threshold: float | None = None, n_threads: int | None = None
+) -> tuple[Array, Array]:
+    """Weight (C,), and sums (C, d) of X, or of X > threshold."""
+    n, d = X.shape
+    binary = threshold is not None
+
+    def make() -> tuple[Array, Array]:
+        return np.zeros(C), np.zeros((C, d))
+
+    if hasattr(X, "indptr"):
+        term = kernel.Term(
+            kernel.SPARSE, _TYPES[X.data.dtype], X.data, threshold=threshold or 0.0, indices=X.indices,
+            indptr=X.indptr, columns=d,
+        )  # fmt: skip
+        rows = np.argsort(codes, kind="stable").astype(np.intp)  # class by class: sums stay in the cache
+
+        def add(record: tuple[Array, Array], first: int, stop: int) -> None:
+            kernel.sparse_sums(term, binary, rows, codes, weights, first, stop, *record)
+
+        row_ns = 10.0 + 2.0 * X.nnz / max(1, n)
+    else:
+        term = _dense(kernel.LINEAR, X, None, threshold=threshold or 0.0)
+
+        def add(record: tuple[Array, Array], first: int, stop: int) -> None:
+            kernel.sums(term, binary, codes, weights, first, stop, *record)
+
+        row_ns = 1.0 * d
+    records = _summed(n, 8 * C * d, row_ns, make, add, n_threads)
+    return sum((r[0] for r in records), np.zeros(C)), sum((r[1] for r in records), np.zeros((C, d)))
+
+
+def category_counts(
+    X: Any, codes: Index, weights: Array | None, C: int, sizes: Sequence[int], n_threads: int | None = None
+) -> tuple[Array, ...]:
+    """For each column (C, M_j) weights of codes 0, ..., M_j - 1; others are left out."""
+    widths = np.array(sizes, np.intp)
+    first = np.concatenate([[0], np.cumsum(widths + 2)])
+    term = _dense(kernel.TABLE, X, None, sizes=widths, first=first[:-1].astype(np.intp))
+    total = int(first[-1]) * C
+
+    def add(record: Array, begin: int, stop: int) -> None:
+        kernel.counts(term, C, codes, weights, begin, stop, record)
+
+    records = _summed(X.shape[0], 8 * total, 1.5 * X.shape[1], lambda: np.zeros(total), add, n_threads)
+    summed = sum(records, np.zeros(total))
+    blocks = np.split(summed, first[1:-1] * C)
+    return tuple(block.reshape(C, -1)[:, :-2] for block in blocks)

@@ -1,0 +1,213 @@
+"""Scores and sums of Naive Bayes against SciPy and NumPy: every kind of term, type, layout and shape."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.special import logsumexp
+from scipy.stats import norm, poisson
+
+from fastgen import _naive_bayes as nb
+from fastgen._naive_bayes import BinaryTerm, GaussianTerm, LinearTerm, PoissonTerm, TableTerm
+
+nan, inf = np.nan, np.inf
+WHAT = ("joint", "predict", "proba", "log_proba", "log_prob")
+SHAPES = [(1, 1, 1), (31, 3, 2), (33, 2, 10), (200, 5, 3), (65, 64, 8), (70, 65, 9), (40, 130, 33), (5, 4, 100)]
+FLOATS, INTEGERS = ("f8", "f4"), ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+
+
+def wanted(joint, prior, what):
+    if what == "joint":
+        return joint
+    if what == "predict":
+        best = joint.argmax(axis=1)
+        return np.where(np.isneginf(joint.max(axis=1)), prior.argmax(), best)
+    total = logsumexp(joint, axis=1, keepdims=True)
+    if what == "log_prob":
+        return total[:, 0]
+    with np.errstate(invalid="ignore"):
+        return joint - total if what == "log_proba" else np.exp(joint - total)
+
+
+def check(rng, X, terms, expected, rtol=1e-12):
+    C = expected.shape[1]
+    prior = np.log(rng.dirichlet(np.ones(C)))
+    for what in WHAT:
+        one, two, seven = (nb.score(X, terms, prior, what, threads) for threads in (1, 2, 7))
+        np.testing.assert_allclose(one, wanted(expected + prior, prior, what), rtol=rtol, atol=1e-12, err_msg=what)
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, seven)
+
+
+def data(rng, dtype, n, d):
+    return rng.normal(0, 2, (n, d)).astype(dtype) if dtype in FLOATS else rng.poisson(3, (n, d)).astype(dtype)
+
+
+def parameters(rng, C, d):
+    return rng.normal(size=(C, d)), rng.uniform(0.5, 2, (C, d))
+
+
+def gaussian(X, means, variances):
+    return np.nansum(norm.logpdf(X.astype(float)[:, None], means, np.sqrt(variances)), axis=2)
+
+
+def binary(X, log_p, log_q, threshold):
+    X = X.astype(float)[:, None]
+    return np.where(np.isnan(X), 0.0, np.where(threshold < X, log_p, log_q)).sum(axis=2)
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+@pytest.mark.parametrize(("n", "d", "C"), SHAPES)
+def test_dense_terms(rng, dtype, n, d, C):
+    X, (means, variances) = data(rng, dtype, n, d), parameters(rng, C, d)
+    log_p, log_q = np.log(variances / 3), np.log1p(-variances / 3)
+    check(rng, X, [GaussianTerm(None, means, variances)], gaussian(X, means, variances))
+    check(rng, X, [BinaryTerm(None, log_p, log_q, 0.5)], binary(X, log_p, log_q, 0.5))
+    check(rng, X, [LinearTerm(None, means, variances[:, 0])], X.astype(float) @ means.T + variances[:, 0])
+    if dtype in INTEGERS:
+        expected = poisson.logpmf(X.astype(float)[:, None], variances).sum(axis=2)
+        check(rng, X, [PoissonTerm(None, variances)], expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("n", "d", "C"), SHAPES)
+def test_missing_values(rng, dtype, n, d, C):
+    X, (means, variances) = data(rng, dtype, n, d), parameters(rng, C, d)
+    X[rng.random(X.shape) < 0.3] = nan
+    log_p, log_q = np.log(variances / 3), np.log1p(-variances / 3)
+    check(rng, X, [GaussianTerm(None, means, variances)], gaussian(X, means, variances))
+    check(rng, X, [BinaryTerm(None, log_p, log_q, 0.5)], binary(X, log_p, log_q, 0.5))
+    counts = np.round(np.abs(X))
+    expected = np.nansum(poisson.logpmf(counts.astype(float)[:, None], variances), axis=2)
+    check(rng, counts, [PoissonTerm(None, variances)], expected)
+    codes = np.minimum(counts, 4)
+    tables = tuple(rng.normal(size=(5, C)) for _ in range(d))
+    parts = [
+        np.where(np.isnan(c)[:, None], 0.0, t[np.nan_to_num(c).astype(int)])
+        for c, t in zip(codes.T, tables, strict=True)
+    ]
+    check(rng, codes, [TableTerm(None, tables, None)], sum(parts))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize(("n", "d", "C"), SHAPES)
+def test_tables(rng, dtype, n, d, C):
+    X = data(rng, dtype, n, d)
+    tables = tuple(rng.normal(size=(int(size), C)) for size in X.max(axis=0) + 1)
+    check(rng, X, [TableTerm(None, tables, None)], sum(t[c] for c, t in zip(X.T.astype(int), tables, strict=True)))
+    fewer, unseen = tuple(t[: max(1, len(t) - 2)] for t in tables), tuple(rng.normal(size=C) for _ in tables)
+    parts = [
+        np.where((c < len(t))[:, None], t[np.minimum(c, len(t) - 1)], u)
+        for c, t, u in zip(X.T.astype(int), fewer, unseen, strict=True)
+    ]
+    check(rng, X, [TableTerm(None, fewer, unseen)], sum(parts))
+    if dtype.startswith("i"):
+        X[0] = -1
+        expected = sum(t[c] for c, t in zip(X.T.astype(int), tables, strict=True))
+        expected[0] = 0.0
+        check(rng, X, [TableTerm(None, tables, None)], expected)
+
+
+def test_an_unseen_category_is_named(rng):
+    X = rng.integers(0, 4, (100, 3))
+    X[57, 2] = 4
+    with pytest.raises(ValueError, match="row 57 holds category 4 in column 2, which has 0 to 3"):
+        nb.score(X, [TableTerm(None, (np.zeros((4, 2)),) * 3, None)], np.zeros(2), "predict")
+
+
+@pytest.mark.parametrize("wide", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("n", "d", "C"), SHAPES)
+def test_sparse_rows(rng, wide, dtype, n, d, C):
+    X = sparse.random(n, d, 0.4, format="csr", random_state=1, dtype=dtype)
+    order = np.concatenate([rng.permutation(np.arange(i, j)) for i, j in pairwise(X.indptr)]).astype(int)
+    X.data, X.indices = X.data[order], X.indices[order].astype(wide)  # indices are not sorted
+    X.indptr = X.indptr.astype(wide)
+    weights, variances = parameters(rng, C, d)
+    log_p, log_q = np.log(variances / 3), np.log1p(-variances / 3)
+    check(rng, X, [LinearTerm(None, weights, None)], X.toarray().astype(float) @ weights.T)
+    check(rng, X, [BinaryTerm(None, log_p, log_q, 0.5)], binary(X.toarray(), log_p, log_q, 0.5))
+
+
+def test_terms_for_columns_of_any_layout(rng):
+    X = rng.normal(size=(60, 8))
+    means, variances = parameters(rng, 3, 8)
+    log_p, log_q = np.log(variances / 3), np.log1p(-variances / 3)
+    some, others = np.array([6, 1]), np.array([0, 2, 7])
+    terms = [
+        GaussianTerm(some, means[:, some], variances[:, some]),
+        BinaryTerm(others, log_p[:, others], log_q[:, others], 0.1),
+    ]
+    expected = gaussian(X[:, some], means[:, some], variances[:, some])
+    expected = expected + binary(X[:, others], log_p[:, others], log_q[:, others], 0.1)
+    spread = np.zeros((120, 24))
+    spread[::2, ::3] = X
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    for layout in (X, np.asfortranarray(X), spread[::2, ::3], X[::-1].copy()[::-1], read_only):
+        check(rng, layout, terms, expected)
+
+
+def test_infinite_weights(rng):
+    X = np.array([[0, 2, 1], [1, 0, 0], [0, 0, 3.0]])
+    weights = np.array([[-inf, -1.0, -2.0], [-1.0, -inf, -0.5]])
+    expected = np.array([[-4, -inf], [-inf, -1], [-6, -1.5]])
+    check(rng, X, [LinearTerm(None, weights, None)], expected)
+    check(rng, sparse.csr_matrix(X), [LinearTerm(None, weights, None)], expected)
+    check(rng, X, [PoissonTerm(None, np.array([[0.0, 1, 1], [1, 0, 2.0]]))],
+          poisson.logpmf(X[:, None], [[0.0, 1, 1], [1, 0, 2.0]]).sum(axis=2))  # fmt: skip
+    log_p, log_q = np.log([[0.5, 0.25, 1.0], [0.5, 0.5, 0.5]]), np.array([np.log([0.5, 0.75, 1]), np.log([0.5] * 3)])
+    log_q[0, 2] = -inf  # column 2 is always there in class 0
+    for layout in (X, sparse.csr_matrix(X)):
+        check(rng, layout, [BinaryTerm(None, log_p, log_q, 0.5)], binary(X, log_p, log_q, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "i2", "u1", "i8"])
+@pytest.mark.parametrize(("n", "d", "C"), [*SHAPES, (9000, 3, 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_of_classes(rng, dtype, n, d, C, weighted):
+    X, codes = data(rng, dtype, n, d), rng.integers(0, C, n)
+    weights = rng.uniform(0.5, 2, n) if weighted else None
+    w = np.ones(n) if weights is None else weights
+    S = sparse.csr_matrix(X.astype("f8"))
+    one_hot = np.zeros((C, n))
+    one_hot[codes, np.arange(n)] = w
+    for threshold in (None, 0.5):
+        Z = X.astype(float) if threshold is None else (threshold < X) * 1.0
+        for array in (X, S):
+            results = [nb.class_sums(array, codes, weights, C, threshold, threads) for threads in (1, 2, 7)]
+            np.testing.assert_allclose(results[0][0], one_hot.sum(axis=1), rtol=1e-13)
+            np.testing.assert_allclose(results[0][1], one_hot @ Z, rtol=1e-12, atol=1e-12)
+            for result in results[1:]:
+                np.testing.assert_array_equal(result[1], results[0][1])
+    if dtype not in FLOATS:
+        sizes = [int(size) for size in X.max(axis=0) + 1]
+        counts = nb.category_counts(X, codes, weights, C, sizes)
+        for column, counted, size in zip(X.T, counts, sizes, strict=True):
+            expected = [np.bincount(column[codes == c], w[codes == c], size) for c in range(C)]
+            np.testing.assert_allclose(counted, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e8])
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize(("n", "d", "C"), [*SHAPES, (9000, 3, 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_of_classes(rng, n, d, C, missing, shift, weighted):
+    X, codes = np.round(rng.normal(size=(n, d)) * 1024) / 1024, rng.integers(0, C, n)
+    weights = rng.uniform(0.5, 2, n) if weighted else None
+    w = np.ones(n) if weights is None else weights
+    X[rng.random(X.shape) < missing] = nan
+    results = [nb.class_moments(X + shift, codes, weights, C, threads) for threads in (1, 2, 7)]
+    weight, count, mean, scatter = results[0]
+    np.testing.assert_allclose(weight, np.bincount(codes, w, C), rtol=1e-13)
+    for c in range(C):
+        Z, W = X[codes == c], w[codes == c][:, None] * ~np.isnan(X[codes == c])
+        np.testing.assert_allclose(count[c], W.sum(axis=0), rtol=1e-13)
+        total = np.maximum(W.sum(axis=0), 1e-300)
+        center = np.nansum(W * Z, axis=0) / total
+        np.testing.assert_allclose(mean[c] - shift * (count[c] > 0), center, rtol=0, atol=1e-13 + 3e-16 * shift)
+        np.testing.assert_allclose(scatter[c], np.nansum(W * (Z - center) ** 2, axis=0), rtol=1e-12, atol=1e-13)
+    for result in results[1:]:
+        for one, other in zip(results[0], result, strict=True):
+            np.testing.assert_array_equal(one, other)
