@@ -104,16 +104,35 @@ static __attribute__((noinline)) void nb_load(const nb_term *m, ptrdiff_t row, p
 #undef CALL
 }
 
+/* The tile that is wanted next, which is fetched during the work on this one, line by line: a burst would stall it. */
+typedef struct {
+    const char *x;
+    ptrdiff_t row_stride, lines; /* of 64 bytes, of TILE rows */
+} nb_next;
+
+static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from) {
+    const ptrdiff_t size = m->type == NB_F64 ? 8 : 4, columns = VMIN(NB_COLUMNS, m->columns - from);
+    nb_next next = {m->x + row * m->row_stride + m->offsets[from], m->row_stride, 0};
+    if (m->contiguous) next.lines = (columns * size + 63) / 64 * TILE;
+    return next;
+}
+
+/* Fetch one line; addresses may be beyond the end. */
+static ALWAYS_INLINE void nb_fetch(const nb_next *next, ptrdiff_t line) {
+    if (line < next->lines) __builtin_prefetch(next->x + line % TILE * next->row_stride + line / TILE * 64, 0, 2);
+}
+
 /* joint (H classes, TILE) += x (d, TILE) under classes whose parameters begin at a, b, `stride` apart. */
 static ALWAYS_INLINE void nb_block(const int kind, const int missing, const int H, const double *x, ptrdiff_t d,
                                    const double *a, const double *b, const double *norm, ptrdiff_t stride,
-                                   double threshold, double *joint) {
+                                   double threshold, const nb_next *next, ptrdiff_t line, double *joint) {
     for (int from = 0; from < NB_VECTORS; from += 4) {
         vd acc[4][4];
         EACH(h, H)
             EACH(v, 4) acc[h][v] = vset(0.0);
         for (ptrdiff_t j = 0; j < d; j++) {
             vd value[4];
+            if (from == 0) nb_fetch(next, line + j);
             EACH(v, 4) value[v] = in_register(vload(x + j * TILE + (from + v) * VL));
             EACH(h, H) {
                 const vd p = vset(a[h * stride + j]);
@@ -151,15 +170,15 @@ static ALWAYS_INLINE void nb_block(const int kind, const int missing, const int 
 }
 
 static ALWAYS_INLINE void nb_columns(const int kind, const int missing, const double *x, ptrdiff_t d, const nb_term *m,
-                                     ptrdiff_t from, ptrdiff_t C, double *joint) {
+                                     ptrdiff_t from, ptrdiff_t C, const nb_next *next, double *joint) {
     const ptrdiff_t stride = m->columns;
     const double *a = m->a + from, *b = m->b ? m->b + from : 0, *norm = m->norm ? m->norm + from : 0;
-    const int H = kind == NB_GAUSSIAN ? 2 : 4;
+    const int most = kind == NB_GAUSSIAN ? 2 : 4;
     ptrdiff_t c = 0;
 #define CALL(H)                                                                                                        \
-    nb_block(kind, missing, H, x, d, a + c * stride, b + c * stride, norm + c * stride, stride, m->threshold,          \
-             joint + c * TILE)
-    for (; c + H <= C; c += H) CALL(H);
+    nb_block(kind, missing, H, x, d, a + c * stride, b + c * stride, norm + c * stride, stride, m->threshold, next,    \
+             c / most * d, joint + c * TILE)
+    for (; c + most <= C; c += most) CALL(most);
     switch (C - c) {
     case 3: CALL(3); break;
     case 2: CALL(2); break;
@@ -173,6 +192,8 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
     for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
         const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
         nb_load(m, row, rows, from, d, x);
+        const int over = from + d == m->columns; /* the next tile is of other rows */
+        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d);
         if (m->kind == NB_BINARY && !missing) /* a comparison would hide NaN */
             for (ptrdiff_t s = 0; s < TILE; s += VL) {
                 vd nan = vset(0.0);
@@ -180,12 +201,12 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
                 for (ptrdiff_t c = 0; c < C; c++) vstore(joint + c * TILE + s, vload(joint + c * TILE + s) + nan);
             }
         switch (m->kind * 2 + missing) {
-        case 2 * NB_GAUSSIAN: nb_columns(NB_GAUSSIAN, 0, x, d, m, from, C, joint); break;
-        case 2 * NB_GAUSSIAN + 1: nb_columns(NB_GAUSSIAN, 1, x, d, m, from, C, joint); break;
-        case 2 * NB_BINARY: nb_columns(NB_BINARY, 0, x, d, m, from, C, joint); break;
-        case 2 * NB_BINARY + 1: nb_columns(NB_BINARY, 1, x, d, m, from, C, joint); break;
-        case 2 * NB_LINEAR + 1: nb_columns(NB_LINEAR, 1, x, d, m, from, C, joint); break;
-        default: nb_columns(NB_LINEAR, 0, x, d, m, from, C, joint); break;
+        case 2 * NB_GAUSSIAN: nb_columns(NB_GAUSSIAN, 0, x, d, m, from, C, &next, joint); break;
+        case 2 * NB_GAUSSIAN + 1: nb_columns(NB_GAUSSIAN, 1, x, d, m, from, C, &next, joint); break;
+        case 2 * NB_BINARY: nb_columns(NB_BINARY, 0, x, d, m, from, C, &next, joint); break;
+        case 2 * NB_BINARY + 1: nb_columns(NB_BINARY, 1, x, d, m, from, C, &next, joint); break;
+        case 2 * NB_LINEAR + 1: nb_columns(NB_LINEAR, 1, x, d, m, from, C, &next, joint); break;
+        default: nb_columns(NB_LINEAR, 0, x, d, m, from, C, &next, joint); break;
         }
     }
 }
