@@ -69,7 +69,8 @@ def gaussian_rivals(method, data, model, threads):
     if method == "fit":
         return {"NumPy + pool": lambda: reference.gaussian_fit(*data, len(model.classes_), threads)}
     what = "predict" if method == "predict" else "proba"
-    return {"NumPy + pool": lambda: reference.gaussian(data.X, model.theta_, model.var_, what, threads)}
+    parameters = model.theta_, model.var_, np.log(model.class_prior_)
+    return {"NumPy + pool": lambda: reference.gaussian(data.X, *parameters, what, threads)}
 
 
 def categorical_rivals(method, data, model, threads):

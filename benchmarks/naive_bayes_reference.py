@@ -33,10 +33,10 @@ def finish(joint: Any, what: str) -> Any:
     return joint
 
 
-def gaussian(X: Any, means: Any, variances: Any, what: str, threads: int) -> Any:
-    """Classes have equal priors."""
+def gaussian(X: Any, means: Any, variances: Any, log_prior: Any, what: str, threads: int) -> Any:
+    """With -1/2 (x - mean)^2 / variance expanded into products of matrices."""
     precisions = 1 / variances
-    constant = -0.5 * (np.log(variances) + means**2 * precisions).sum(axis=1)
+    constant = log_prior - 0.5 * (np.log(variances) + means**2 * precisions).sum(axis=1)
     linear, square = np.ascontiguousarray((means * precisions).T), np.ascontiguousarray(-0.5 * precisions.T)
 
     def work(i: int, j: int) -> Any:

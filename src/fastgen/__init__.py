@@ -12,7 +12,7 @@ from fastgen import _kernels as _kernels  # the instruction set is chosen here, 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastgen import errors, families, hmm, kernels
+    from fastgen import errors, families, hmm, kernels, naive_bayes
     from fastgen._config import show_config
     from fastgen._parallel import get_num_threads, num_threads, set_num_threads
     from fastgen.classifier import GenerativeClassifier
@@ -20,23 +20,30 @@ if TYPE_CHECKING:
     from fastgen.hidden_markov import HMM
     from fastgen.hmm import GMMHMM, CategoricalHMM, GaussianHMM, MultinomialHMM, PoissonHMM
     from fastgen.mixture import GaussianMixture, Mixture
+    from fastgen.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
 
 _HOMES = {
+    "BernoulliNB": "naive_bayes",
     "CategoricalHMM": "hmm",
+    "CategoricalNB": "naive_bayes",
+    "ComplementNB": "naive_bayes",
     "GMMHMM": "hmm",
     "Gaussian": "gaussian",
     "GaussianHMM": "hmm",
     "GaussianMixture": "mixture",
+    "GaussianNB": "naive_bayes",
     "GenerativeClassifier": "classifier",
     "HMM": "hidden_markov",
     "Mixture": "mixture",
     "MultinomialHMM": "hmm",
+    "MultinomialNB": "naive_bayes",
     "PoissonHMM": "hmm",
     "errors": "errors",
     "families": "families",
     "get_num_threads": "_parallel",
     "hmm": "hmm",
     "kernels": "kernels",
+    "naive_bayes": "naive_bayes",
     "num_threads": "_parallel",
     "set_num_threads": "_parallel",
     "show_config": "_config",
@@ -45,13 +52,18 @@ _HOMES = {
 __all__ = [
     "GMMHMM",
     "HMM",
+    "BernoulliNB",
     "CategoricalHMM",
+    "CategoricalNB",
+    "ComplementNB",
     "Gaussian",
     "GaussianHMM",
     "GaussianMixture",
+    "GaussianNB",
     "GenerativeClassifier",
     "Mixture",
     "MultinomialHMM",
+    "MultinomialNB",
     "PoissonHMM",
     "__version__",
     "errors",
@@ -59,6 +71,7 @@ __all__ = [
     "get_num_threads",
     "hmm",
     "kernels",
+    "naive_bayes",
     "num_threads",
     "set_num_threads",
     "show_config",

@@ -80,10 +80,14 @@ class BinaryTerm:
 
     def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
         """As the kernel takes them, and a constant for each class."""
-        if not hasattr(X, "indptr"):
-            term = _dense(kernel.BINARY, X, self.columns, a=self.log_p, b=self.log_q, threshold=self.threshold)
-            return [term], np.zeros(len(self.log_p))
-        return [_sparse(X, self.log_p - self.log_q, self.threshold)], self.log_q.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            ratio = self.log_p - self.log_q
+        if hasattr(X, "indptr"):
+            return [_sparse(X, ratio, self.threshold)], self.log_q.sum(axis=1)
+        finite = bool(np.isfinite(ratio).all())
+        a, constant = (ratio, self.log_q.sum(axis=1)) if finite else (self.log_p, np.zeros(len(ratio)))
+        term = _dense(kernel.BINARY, X, self.columns, a=a, b=self.log_q, threshold=self.threshold, binary=finite)
+        return [term], constant
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,11 @@ def _offsets(X: Any, columns: Index | None) -> Index:
 
 def _dense(
     kind: int, X: Any, columns: Index | None, *, a: Array | None = None, b: Array | None = None,
-    norm: Array | None = None, threshold: float = 0.0, sizes: Index | None = None, first: Index | None = None
+    norm: Array | None = None, threshold: float = 0.0, binary: bool = False, sizes: Index | None = None,
+    first: Index | None = None
 ) -> kernel.Term:  # fmt: skip
     a, b, norm = (None if x is None else np.ascontiguousarray(x, np.float64) for x in (a, b, norm))
-    return kernel.Term(kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, sizes=sizes, first=first)
+    return kernel.Term(kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, binary, sizes, first)
 
 
 def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
@@ -166,7 +171,7 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
         prior; p(y | x) or its logarithm, (n, C); log p(x), (n,).
     n_threads : int, optional
     """
-    n, C = X.shape[0], len(log_prior)
+    (n, d), C = X.shape, len(log_prior)
     if hasattr(X, "indptr") and not all(
         np.isfinite(term.log_p - term.log_q).all() for term in terms if isinstance(term, BinaryTerm)
     ):

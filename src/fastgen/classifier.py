@@ -9,10 +9,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from fastgen import families
+from fastgen._bayes import check_priors, draw_classes
 from fastgen._em import Fit, fit_labelled, take
 from fastgen._estimator import FastgenEstimator, atomic
 from fastgen._missing import Index
-from fastgen._validation import Array, Data, as_generator, as_parameters, as_weights, check_choice, refuse_infinity
+from fastgen._validation import Array, Data, as_generator, as_weights, check_choice, refuse_infinity
 from fastgen.errors import ComponentError, SingularCovarianceError
 from fastgen.gaussian import Gaussian
 from fastgen.kernels import logsumexp, softmax
@@ -152,10 +153,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
     def _check_priors(self, K: int) -> Array:
         if self.priors is None:
             return cast(Array, self.class_count_ / self.class_count_.sum())
-        priors = as_parameters(self.priors, "priors", (K,)).copy()
-        if priors.min() < 0 or abs(priors.sum() - 1) > 1e-8:
-            raise ValueError(f"priors must be probabilities that add up to 1, got {priors}")
-        return priors
+        return check_priors(self.priors, "priors", K)
 
     def predict_joint_log_proba(self, X: ArrayLike) -> Array:
         """log p(x, y) of each sample with each class.
@@ -264,18 +262,7 @@ class GenerativeClassifier(ClassifierMixin, FastgenEstimator):  # type: ignore[m
         """
         check_is_fitted(self)
         rng = as_generator(random_state)
-        if y is None:
-            codes = rng.choice(len(self.classes_), size=1 if n_samples is None else n_samples, p=self.class_prior_)
-        else:
-            wanted = np.asarray(y)
-            codes = np.searchsorted(self.classes_, wanted)
-            known = self.classes_[np.minimum(codes, len(self.classes_) - 1)] == wanted
-            if not np.all(known):
-                raise ValueError(f"y holds labels that are not among the classes {self.classes_}")
-            if wanted.ndim == 0:
-                codes = np.full(1 if n_samples is None else n_samples, codes)
-            elif wanted.ndim != 1 or n_samples not in (None, len(wanted)):
-                raise ValueError(f"y must be one label or {n_samples} of them, got shape {wanted.shape}")
+        codes = draw_classes(self.classes_, self.class_prior_, n_samples, y, rng)
         X = np.empty((len(codes), self.n_features_in_))
         if self.family_ is not None:
             X = self.family_.sample(codes, rng)

@@ -200,6 +200,17 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
                 for (ptrdiff_t j = 0; j < d; j++) nan = vfma(vload(x + j * TILE + s), vset(0.0), nan);
                 for (ptrdiff_t c = 0; c < C; c++) vstore(joint + c * TILE + s, vload(joint + c * TILE + s) + nan);
             }
+        if (m->kind == NB_BINARY && m->binary) { /* a product costs less than a choice */
+            for (ptrdiff_t i = 0; i < d * TILE; i += VL) {
+                const vd value = vload(x + i), bit = vselect((vi)(value > vset(m->threshold)), vset(1.0), vset(0.0));
+                vstore(x + i, missing ? vselect((vi)(value == value), bit, value) : bit);
+            }
+            if (missing)
+                nb_columns(NB_LINEAR, 1, x, d, m, from, C, &next, joint);
+            else
+                nb_columns(NB_LINEAR, 0, x, d, m, from, C, &next, joint);
+            continue;
+        }
         switch (m->kind * 2 + missing) {
         case 2 * NB_GAUSSIAN: nb_columns(NB_GAUSSIAN, 0, x, d, m, from, C, &next, joint); break;
         case 2 * NB_GAUSSIAN + 1: nb_columns(NB_GAUSSIAN, 1, x, d, m, from, C, &next, joint); break;

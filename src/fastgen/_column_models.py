@@ -1,0 +1,544 @@
+"""Columns of one kind in a Naive Bayes model: their statistics, the fit, the term of log p(x | y), draws.
+
+A *kind* (`GaussianKind`, ...) holds what the user chose. It takes data to statistics that add up, and these to a
+*model* (`GaussianModel`, ...), the parameters of C classes. Kinds, statistics and models are values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgen._missing import Index
+from fastgen._naive_bayes import (
+    BinaryTerm,
+    GaussianTerm,
+    LinearTerm,
+    PoissonTerm,
+    TableTerm,
+    Term,
+    category_counts,
+    class_moments,
+    class_sums,
+)
+from fastgen._validation import BLOCK_ROWS, Array
+from fastgen.errors import SingularCovarianceError, UnobservedColumnError
+
+Matrix = Any
+"""A dense (n, d) array, or a SciPy CSR matrix."""
+
+Codes = NDArray[np.intp]
+"""Class of each row, as a position."""
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of C classes, about their own means."""
+
+    weight: Array
+    """(C,) of the rows"""
+    count: Array
+    """(C, m), weight of the observed cells"""
+    mean: Array
+    """(C, m), 0 where nothing is observed"""
+    scatter: Array
+    """(C, m), sum w (x - mean)^2"""
+
+    def __add__(self, other: Self) -> Self:
+        count = self.count + other.count
+        share = other.count / np.where(count > 0, count, 1.0)
+        shift = other.mean - self.mean
+        scatter = self.scatter + other.scatter + shift**2 * self.count * share
+        return type(self)(self.weight + other.weight, count, self.mean + shift * share, scatter)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Those of several sets of classes, as one."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    def pooled(self) -> Self:
+        """Those of all classes together, C = 1."""
+        return reduce(
+            add, (type(self)(*(getattr(self, f)[c : c + 1] for f in self.__dataclass_fields__)) for c in self._seen())
+        )
+
+    def _seen(self) -> Sequence[int]:
+        return np.flatnonzero(self.weight > 0).tolist() or [0]
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Weighted sums of C classes."""
+
+    weight: Array
+    """(C,) of the rows"""
+    count: Array
+    """(C, m), weight of the observed cells"""
+    total: Array
+    """(C, m), sum w x over the observed cells"""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.weight + other.weight, self.count + other.count, self.total + other.total)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Those of several sets of classes, as one."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Weights of the categories of each column in C classes."""
+
+    weight: Array
+    """(C,) of the rows"""
+    counts: tuple[Array, ...]
+    """(C, M_j) each"""
+
+    def __add__(self, other: Self) -> Self:
+        """Categories that one of them does not know have weight 0 there."""
+        pairs = zip(self.counts, other.counts, strict=True)
+        sizes = [max(a.shape[1], b.shape[1]) for a, b in pairs]
+        mine, others = self.padded(sizes).counts, other.padded(sizes).counts
+        return type(self)(self.weight + other.weight, tuple(map(add, mine, others)))
+
+    def padded(self, sizes: Sequence[int]) -> Self:
+        """With at least this many categories."""
+        counts = tuple(
+            a if a.shape[1] >= M else np.pad(a, [(0, 0), (0, M - a.shape[1])])
+            for a, M in zip(self.counts, sizes, strict=True)
+        )
+        return replace(self, counts=counts)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Those of several sets of classes, as one."""
+        sizes = [max(c.shape[1] for c in counts) for counts in zip(*(part.counts for part in parts), strict=True)]
+        counts = zip(*(part.padded(sizes).counts for part in parts), strict=True)
+        return cls(np.concatenate([part.weight for part in parts]), tuple(map(np.concatenate, counts)))
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+class Model(Protocol):
+    """Parameters of columns of one kind in C classes."""
+
+    @property
+    def columns(self) -> Index | None:
+        """Which columns of X, None for all."""
+        ...
+
+    def terms(self) -> list[Term]:
+        """log p(x | y)."""
+        ...
+
+    def e_step_terms(self) -> list[Term]:
+        """What the E-step takes for log p(x | y), so that the objective of EM cannot fall."""
+        ...
+
+    def penalty(self) -> float:
+        """What the fit maximises beyond the log-likelihood: log-density of the conjugate prior, up to a constant."""
+        ...
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code, (n, m)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianModel:
+    """Independent Gaussians."""
+
+    columns: Index | None
+    means: Array
+    """(C, m)"""
+    variances: Array
+    """(C, m), with epsilon"""
+    epsilon: float = 0.0
+
+    def terms(self) -> list[Term]:
+        """log p(x | y)."""
+        return [GaussianTerm(self.columns, self.means, self.variances)]
+
+    def e_step_terms(self) -> list[Term]:
+        """E log N(x + noise), where the noise has variance epsilon.
+
+        Its maximum is at variance + epsilon, which is what the fit takes.
+        """
+        less = -0.5 * self.epsilon / self.variances
+        return [*self.terms(), BinaryTerm(self.columns, less, less, 0.0)]  # of the observed cells
+
+    def penalty(self) -> float:
+        """None: see `e_step_terms`."""
+        return 0.0
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code, (n, m)."""
+        return rng.normal(self.means[codes], np.sqrt(self.variances[codes]))
+
+
+@dataclass(frozen=True, eq=False)
+class MultinomialModel:
+    """The columns are counts of words, all drawn from one distribution."""
+
+    columns: Index | None
+    log_p: Array
+    """(C, m)"""
+    alpha: Any = 0.0
+    lengths: Array | None = None
+    """(C,): how many words a draw has"""
+
+    def terms(self) -> list[Term]:
+        """log p(x | y) of the words in the order in which they stand: without the multinomial coefficient."""
+        return [LinearTerm(self.columns, self.log_p, None)]
+
+    e_step_terms = terms
+
+    def penalty(self) -> float:
+        """Dirichlet prior."""
+        return _penalty(self.alpha, self.log_p)
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code, (n, m)."""
+        p = np.exp(self.log_p)
+        p /= p.sum(axis=1, keepdims=True)
+        assert self.lengths is not None
+        lengths = np.rint(self.lengths).astype(np.int64)
+        result = np.empty((len(codes), p.shape[1]))
+        for c in np.unique(codes):
+            rows = np.flatnonzero(codes == c)
+            result[rows] = rng.multinomial(lengths[c], p[c], size=len(rows))
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class BernoulliModel:
+    """Independent events: a value above the threshold."""
+
+    columns: Index | None
+    log_p: Array
+    """(C, m)"""
+    log_q: Array
+    """(C, m)"""
+    threshold: float = 0.0
+    alpha: Any = 0.0
+
+    def terms(self) -> list[Term]:
+        """log p(x | y)."""
+        return [BinaryTerm(self.columns, self.log_p, self.log_q, self.threshold)]
+
+    e_step_terms = terms
+
+    def penalty(self) -> float:
+        """Beta prior."""
+        return _penalty(self.alpha, self.log_p) + _penalty(self.alpha, self.log_q)
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code: threshold + 1 for an event, 0 for none."""
+        p = np.exp(self.log_p)[codes]
+        return np.where(rng.random(p.shape) < p, self.threshold + 1.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonModel:
+    """Independent counts."""
+
+    columns: Index | None
+    rates: Array
+    """(C, m)"""
+    alpha: float = 0.0
+    centre: Array | None = None
+    """(m,)"""
+
+    def terms(self) -> list[Term]:
+        """log p(x | y)."""
+        return [PoissonTerm(self.columns, self.rates)]
+
+    e_step_terms = terms
+
+    def penalty(self) -> float:
+        """Gamma prior: alpha more observations of the value ``centre``."""
+        if self.alpha == 0:
+            return 0.0
+        assert self.centre is not None
+        return float(self.alpha * (self.centre * np.log(self.rates) - self.rates).sum())
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code, (n, m)."""
+        return rng.poisson(self.rates[codes]).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class CategoricalModel:
+    """Independent categories, of each column its own."""
+
+    columns: Index | None
+    log_p: tuple[Array, ...]
+    """(C, M_j) each"""
+    unseen: tuple[Array, ...] | None
+    """(C,) each: of a category that is not among them; None if that is an error"""
+    alpha: float = 0.0
+
+    def terms(self) -> list[Term]:
+        """log p(x | y)."""
+        tables = tuple(np.ascontiguousarray(table.T) for table in self.log_p)
+        return [TableTerm(self.columns, tables, self.unseen)]
+
+    e_step_terms = terms
+
+    def penalty(self) -> float:
+        """Dirichlet prior."""
+        return sum(_penalty(self.alpha, table) for table in self.log_p)
+
+    def draw(self, codes: Codes, rng: np.random.Generator) -> Array:
+        """One row of the class of each code: codes of categories, (n, m)."""
+        result = np.empty((len(codes), len(self.log_p)))
+        for j, table in enumerate(self.log_p):
+            edges = np.exp(table).cumsum(axis=1)
+            u = rng.random(len(codes)) * edges[codes, -1]
+            for c in np.unique(codes):
+                rows = codes == c
+                result[rows, j] = np.searchsorted(edges[c, :-1], u[rows], side="right")
+        return result
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+
+class Kind(Protocol):
+    """How columns of one kind are fitted."""
+
+    @property
+    def columns(self) -> Index | None:
+        """Which columns of X, None for all."""
+        ...
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Any:
+        """What of the data the fit needs."""
+        ...
+
+    def maximise(self, statistics: Any) -> Any:
+        """The model of these statistics."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianKind:
+    """Mean and variance of the observed cells; epsilon is added to each variance.
+
+    A column that a class with weight has never shown gets the moments of all classes together.
+    """
+
+    columns: Index | None = None
+    epsilon: float = 0.0
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Moments:
+        """What of the data the fit needs."""
+        return Moments(*class_moments(select(X, self.columns), codes, weights, C))
+
+    def maximise(self, statistics: Moments) -> GaussianModel:
+        """The model of these statistics."""
+        known = statistics.count > 0
+        means = statistics.mean
+        variances = np.where(known, statistics.scatter / np.where(known, statistics.count, 1.0), 0.0)
+        unknown = ~known & (statistics.weight > 0)[:, None]
+        if unknown.any():
+            pooled = statistics.pooled()
+            if not pooled.count.all():
+                j = int(pooled.count[0].argmin())
+                column = j if self.columns is None else int(self.columns[j])
+                raise UnobservedColumnError(
+                    0, f"column {column} has no observed value", "the data", "Leave the column out."
+                )
+            means = np.where(unknown, pooled.mean, means)
+            variances = np.where(unknown, pooled.scatter / pooled.count, variances)
+        return GaussianModel(self.columns, means, variances + self.epsilon, self.epsilon)
+
+
+@dataclass(frozen=True)
+class MultinomialKind:
+    """Shares of the words, with alpha more of each."""
+
+    columns: Index | None = None
+    alpha: Any = 1.0
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+        """What of the data the fit needs."""
+        weight, total = class_sums(select(X, self.columns), codes, weights, C)
+        return Sums(weight, np.broadcast_to(weight[:, None], total.shape), total)
+
+    def maximise(self, statistics: Sums) -> MultinomialModel:
+        """The model of these statistics."""
+        weight = np.where(statistics.weight > 0, statistics.weight, 1.0)
+        lengths = statistics.total.sum(axis=1) / weight
+        return MultinomialModel(self.columns, log_shares(statistics.total, self.alpha), self.alpha, lengths)
+
+
+@dataclass(frozen=True)
+class BernoulliKind:
+    """Shares of the cells above the threshold among the observed ones, with alpha more above and alpha more below."""
+
+    columns: Index | None = None
+    threshold: float = 0.0
+    alpha: Any = 1.0
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+        """What of the data the fit needs."""
+        X = select(X, self.columns)
+        weight, total = class_sums(X, codes, weights, C, self.threshold)
+        return Sums(weight, weight[:, None] - _missing(X, codes, weights, C), total)
+
+    def maximise(self, statistics: Sums) -> BernoulliModel:
+        """The model of these statistics."""
+        rest = statistics.count - statistics.total
+        rest[rest <= 4 * _EPS * statistics.count] = 0.0  # weights, added up in another order
+        none = statistics.count + 2 * np.asarray(self.alpha) == 0
+        with np.errstate(divide="ignore"):
+            log_all = np.log(np.where(none, 1.0, statistics.count + np.asarray(self.alpha) * 2))
+            log_p = np.where(none, -np.log(2), np.log(statistics.total + self.alpha) - log_all)
+            log_q = np.where(none, -np.log(2), np.log(rest + self.alpha) - log_all)
+        return BernoulliModel(self.columns, log_p, log_q, self.threshold, self.alpha)
+
+
+@dataclass(frozen=True)
+class PoissonKind:
+    """Means of the observed counts, with alpha more observations of the column's mean over all classes.
+
+    That mean is itself taken with alpha more observations of 1, so that no rate is 0 if alpha is not.
+    """
+
+    columns: Index | None = None
+    alpha: float = 1.0
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+        """What of the data the fit needs."""
+        moments = Moments(*class_moments(select(X, self.columns), codes, weights, C))
+        return Sums(moments.weight, moments.count, moments.mean * moments.count)
+
+    def maximise(self, statistics: Sums) -> PoissonModel:
+        """The model of these statistics."""
+        count = statistics.count.sum(axis=0) + self.alpha
+        if not count.all():
+            j = int(count.argmin())
+            column = j if self.columns is None else int(self.columns[j])
+            raise UnobservedColumnError(
+                0, f"column {column} has no observed value", "the data", "Leave the column out, or use alpha > 0."
+            )
+        centre = (statistics.total.sum(axis=0) + self.alpha) / count
+        own = statistics.count + self.alpha
+        rates = (statistics.total + self.alpha * centre) / np.where(own > 0, own, 1.0)
+        return PoissonModel(self.columns, np.where(own > 0, rates, centre), self.alpha, centre)
+
+
+@dataclass(frozen=True)
+class CategoricalKind:
+    """Shares of the categories among the observed cells, with alpha more of each.
+
+    A category that is not among them has the share of one that was never seen; without smoothing it is an error.
+    """
+
+    columns: Index | None = None
+    alpha: float = 1.0
+    sizes: tuple[int, ...] | None = None
+    """Least number of categories of each column"""
+
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Tables:
+        """What of the data the fit needs."""
+        X = select(X, self.columns)
+        found = n_categories(X)
+        sizes = found if self.sizes is None else np.maximum(found, self.sizes)
+        counts = category_counts(X, codes, weights, C, sizes.tolist())
+        weight = np.bincount(codes, weights, minlength=C).astype(np.float64)
+        return Tables(weight, counts)
+
+    def maximise(self, statistics: Tables) -> CategoricalModel:
+        """The model of these statistics."""
+        tables = tuple(log_shares(count, self.alpha) for count in statistics.counts)
+        unseen = None
+        if self.alpha > 0:
+            unseen = tuple(np.log(self.alpha) - np.log((count + self.alpha).sum(axis=1)) for count in statistics.counts)
+        return CategoricalModel(self.columns, tables, unseen, self.alpha)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def select(X: Matrix, columns: Index | None) -> Matrix:
+    """Some columns."""
+    return X if columns is None else X[:, columns]
+
+
+def is_sparse(X: Matrix) -> bool:
+    """Whether X is a CSR matrix."""
+    return hasattr(X, "indptr")
+
+
+def log_shares(counts: Array, alpha: Any) -> Array:
+    """log of each row's shares, with alpha more of each entry; equal shares (the limit for alpha -> 0) of nothing."""
+    smoothed = counts + alpha
+    total = smoothed.sum(axis=1, keepdims=True)
+    equal = -np.log(max(1, counts.shape[1]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return cast(Array, np.where(total > 0, np.log(smoothed) - np.log(total), equal))
+
+
+def n_categories(X: Matrix) -> NDArray[np.int64]:
+    """Largest code of each column plus 1; 0 where nothing is observed."""
+    result = np.zeros(X.shape[1], np.int64)
+    for start in range(0, len(X), BLOCK_ROWS):
+        largest = np.fmax.reduce(X[start : start + BLOCK_ROWS], axis=0)
+        if largest.dtype.kind == "f":
+            largest = np.where(np.isnan(largest), -1.0, largest)
+        np.maximum(result, largest.astype(np.int64) + 1, out=result)
+    return result
+
+
+def check_variances(model: GaussianModel, log_prior: Array, classes: NDArray[Any], weight: Array) -> GaussianModel:
+    """Refuse variances of 0 in classes that are possible; in others they do not matter and become 1."""
+    zero = model.variances <= 0
+    if not zero.any():
+        return model
+    wrong = zero & (log_prior > -np.inf)[:, None]
+    if wrong.any():
+        c, j = np.argwhere(wrong)[0].tolist()
+        column = j if model.columns is None else int(model.columns[j])
+        raise SingularCovarianceError(
+            c, f"the variance of column {column} is 0", "", "Increase var_smoothing, or leave the column out."
+        ).of(f"class {classes[c]!s}", int(weight[c]))
+    return replace(model, variances=np.where(zero, 1.0, model.variances))
+
+
+def _penalty(alpha: Any, log_p: Array) -> float:
+    """sum alpha log p, where 0 times -inf is 0."""
+    weights = np.broadcast_to(alpha, log_p.shape)
+    return float((weights[weights > 0] * log_p[weights > 0]).sum())
+
+
+def _missing(X: Matrix, codes: Codes, weights: Array | None, C: int) -> Array:
+    """Weight (C, m) of the missing cells."""
+    result = np.zeros((C, X.shape[1]))
+    if is_sparse(X):
+        missing = np.isnan(X.data)
+        if missing.any():
+            where = type(X)((missing.astype(np.float64), X.indices.copy(), X.indptr.copy()), shape=X.shape)
+            where.sum_duplicates()
+            where.data = np.minimum(where.data, 1.0)
+            result = class_sums(where, codes, weights, C)[1]
+    elif X.dtype.kind == "f":
+        for start in range(0, len(X), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            missing = np.isnan(X[rows])
+            if missing.any():
+                w = None if weights is None else weights[rows]
+                result += class_sums(missing.view(np.uint8), codes[rows], w, C)[1]
+    return result

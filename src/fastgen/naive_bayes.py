@@ -1,0 +1,1138 @@
+"""Naive Bayes: columns that are independent within each class, and Bayes' rule.
+
+Write ``from fastgen.naive_bayes import GaussianNB`` in place of ``from sklearn.naive_bayes import GaussianNB``, and so
+for `MultinomialNB`, `ComplementNB`, `BernoulliNB` and `CategoricalNB`. Constructors, attributes, estimates, decisions,
+warnings and errors are those of scikit-learn, to rounding, but for these:
+
+==================================  ======================================  ==========================================
+what                                scikit-learn 1.9                        here
+==================================  ======================================  ==========================================
+NaN in ``X`` (not for counts of     refused                                 a missing value, marginalised
+words)
+a category that was never seen      IndexError                              has the probability of a category of count
+                                                                            0; with ``alpha=0`` a ValueError
+``alpha=0``, counts of 0            NaN, and the first class                log 0 = -inf, and 0 times it is 0; a class
+                                                                            without data has equal probabilities
+all classes impossible              the first class                         `predict` falls back on the priors,
+                                                                            posteriors are NaN
+``epsilon_`` in `partial_fit`       of the last block; and taken off        of all data so far: blocks give what `fit`
+                                    ``var_`` as if it had been that before  gives
+``n_categories_`` in `partial_fit`  of the last block                       of all data so far
+labels that are no classes, in      ignored, or (two classes) taken for     ValueError
+`partial_fit` of discrete models    the first class
+variances of 0                      NaN, warnings                           `fit`, or what needs a density after
+                                                                            `partial_fit`: SingularCovarianceError
+float32 data, `GaussianNB`          all in float32                          in float64; ``theta_`` and ``var_`` rounded
+``class_prior``                     only its length is checked              probabilities that add up to 1
+negative weights                    accepted                                ValueError
+`BernoulliNB`, ``binarize=None``,   extrapolated                            ValueError
+values other than 0 and 1
+a fit that fails                    leaves parts of a fit                   leaves the estimator as it was
+==================================  ======================================  ==========================================
+
+Kept, though surprising: ``epsilon_`` comes from variances without ``sample_weight``; `CategoricalNB` truncates floats;
+`MultinomialNB` leaves the multinomial coefficient out, so that its log p(x) is that of the words in one order.
+
+Beyond scikit-learn: ``log_prob``, ``sample``, and ``semi_supervised`` fits of all but `ComplementNB`, which is no
+generative model: its scores are no probabilities of X. `MixedNB` takes columns of different kinds.
+"""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral, Real
+from operator import add
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
+
+from fastgen._bayes import check_priors, draw_classes, encode
+from fastgen._column_models import (
+    BernoulliKind,
+    BernoulliModel,
+    CategoricalKind,
+    Codes,
+    GaussianKind,
+    GaussianModel,
+    Kind,
+    Matrix,
+    Model,
+    Moments,
+    MultinomialKind,
+    MultinomialModel,
+    check_variances,
+    is_sparse,
+)
+from fastgen._em import Fit, expectation_maximisation
+from fastgen._estimator import FastgenEstimator, atomic
+from fastgen._naive_bayes import LinearTerm, Term, class_moments, score
+from fastgen._validation import (
+    BLOCK_ROWS,
+    Array,
+    as_floats,
+    as_generator,
+    as_weights,
+    check_number,
+    refuse_infinity,
+)
+from fastgen.kernels import logsumexp, softmax
+
+__all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
+
+_LEAST_ALPHA = 1e-10
+_EM_ROWS = 1 << 15
+
+
+class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
+    """Bayes' rule over independent columns: statistics of each class, that add up, and a fit from them."""
+
+    classes_: NDArray[Any]
+    class_count_: Array
+    alpha: Any
+    force_alpha: bool
+    _statistics: tuple[Any, ...]
+    _takes_sparse = False
+    _takes_nan = True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._takes_sparse
+        tags.input_tags.allow_nan = self._takes_nan
+        return tags
+
+    # ---- what models are -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _kinds(self) -> Sequence[Kind]:
+        """The kinds of columns, as the parameters of the constructor have them."""
+
+    @abstractmethod
+    def _terms(self) -> list[Term]:
+        """log p(x | y)."""
+
+    @abstractmethod
+    def _log_prior(self) -> Array:
+        """log p(y)."""
+
+    @abstractmethod
+    def _fit_prior(self, weight: Array) -> Array:
+        """log p(y) of classes of this weight."""
+
+    @abstractmethod
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        """Set the attributes that show the parameters."""
+
+    def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:
+        """Look at what does not depend on the classes; the statistics are there if all rows are labelled."""
+
+    # ---- input -----------------------------------------------------------------------------------------------------
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        """X as a dense array or CSR matrix of numbers, uncopied if it is one; and labels y if given."""
+        if reset or not self._is_checked(X):
+            if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.kind == "f"):
+                X = as_floats(X, "X")
+            accept = "csr" if self._takes_sparse else False
+            checked = validate_data(self, X, y, reset=reset, accept_sparse=accept, ensure_all_finite=False)
+            X, y = checked if isinstance(checked, tuple) else (checked, y)
+        X = _as_matrix(X)
+        self._check_values(X)
+        return X if isinstance(y, str) else (X, y)
+
+    def _check_values(self, X: Matrix) -> None:
+        """Refuse infinity, and NaN where it is not a missing value."""
+        values = X.data if is_sparse(X) else X
+        if values.dtype.kind != "f":
+            return
+        with np.errstate(all="ignore"):
+            suspicious = not np.isfinite(values.sum())
+        if suspicious:
+            if not self._takes_nan:
+                assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
+            refuse_infinity(values.reshape(len(values), -1))
+
+    def _check_alpha(self) -> Any:
+        """The smoothing parameter: a number, or one for each column."""
+        alpha: Any = self.alpha
+        if not isinstance(alpha, Real):
+            alpha = np.asarray(as_floats(alpha, "alpha"), np.float64)
+            if alpha.shape != (self.n_features_in_,):
+                raise ValueError(
+                    "When alpha is an array, it should contains `n_features`. "
+                    f"Got {alpha.size} elements instead of {self.n_features_in_}."
+                )
+            if not alpha.min() >= 0:
+                raise ValueError("All values in alpha must be greater than 0.")
+        else:
+            check_number(alpha, "alpha", Real, 0)
+        if np.min(alpha) < _LEAST_ALPHA and not self.force_alpha:
+            warnings.warn(
+                f"alpha too small will result in numeric errors, setting alpha = {_LEAST_ALPHA:.1e}. "
+                "Use `force_alpha=True` to keep alpha unchanged.",
+                stacklevel=5,
+            )
+            return np.maximum(alpha, _LEAST_ALPHA)
+        return alpha
+
+    # ---- fit -------------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to labelled data.
+
+        Parameters
+        ----------
+        X : array (n, d), or sparse matrix where the class takes it
+            Not copied; a `numpy.memmap` may be larger than memory. CSR as it is, duplicate entries add up.
+        y : array (n,)
+            Labels of any kind. With ``semi_supervised=True``, -1 is an unknown label.
+        sample_weight : array (n,), optional
+            A weight of 2 is the same as the row twice.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Values or labels that the model does not have; the message names them.
+
+        Notes
+        -----
+        O(n d) for labelled rows; O(n d C) in each iteration for others.
+        """
+        self._fit(X, y, sample_weight)
+        return self
+
+    @atomic
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        self._forget()
+        data, labels = self._validate(X, y, reset=True)
+        weights = as_weights(sample_weight, data.shape[0])
+        unknown = self._unlabelled(labels)
+        if unknown.any():
+            labels = np.array(labels[~unknown].tolist())
+            if not len(labels):
+                raise ValueError("y must hold at least one label that is known: all are -1")
+        check_classification_targets(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if unknown.any():
+            self._fit_semi_supervised(data, codes, weights, unknown)
+            return
+        statistics = self._count(data, codes, weights, len(self.classes_))
+        self._survey(data, weights, statistics)
+        self._update(statistics)
+        self._terms()  # may refuse variances of 0
+        self._report(Fit(None, statistics, (), "closed form"))
+
+    def _unlabelled(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.zeros(len(labels), bool)
+
+    def _fit_semi_supervised(self, X: Matrix, codes: Codes, weights: Array | None, unknown: NDArray[np.bool_]) -> None:
+        raise NotImplementedError
+
+    @atomic
+    def partial_fit(
+        self, X: Any, y: ArrayLike, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Fit to one more block of data; the blocks together give what `fit` gives of all of them.
+
+        Parameters
+        ----------
+        X : array (n, d), or sparse matrix where the class takes it
+        y : array (n,)
+        classes : array (C,)
+            All labels that there will ever be. Needed in the first call.
+        sample_weight : array (n,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Labels that are not among ``classes``, ``classes`` other than before, and what `fit` refuses.
+        """
+        first = not hasattr(self, "classes_")
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        data, labels = self._validate(X, y, reset=first)
+        if classes is not None:
+            wanted = unique_labels(classes)
+            if first:
+                self.classes_ = wanted
+            elif not np.array_equal(self.classes_, wanted):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
+                )
+        if self._unlabelled(labels).any():
+            raise ValueError("partial_fit needs labels: give the rows whose label is unknown (-1) to fit")
+        check_classification_targets(labels)
+        codes = encode(labels, self.classes_)
+        if codes.min() < 0:
+            others = np.unique(labels[codes < 0])
+            raise ValueError(f"The target label(s) {others} in y do not exist in the initial classes {self.classes_}")
+        weights = as_weights(sample_weight, data.shape[0])
+        statistics = self._count(data, codes, weights, len(self.classes_))
+        self._survey(data, weights, statistics)
+        if not first:
+            statistics = tuple(map(add, self._statistics, statistics))
+        self._update(statistics)
+        return self
+
+    def _count(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> tuple[Any, ...]:
+        return tuple(kind.statistics(X, codes, weights, C) for kind in self._kinds())
+
+    def _update(self, statistics: tuple[Any, ...]) -> None:
+        """The fit from statistics."""
+        models = [kind.maximise(part) for kind, part in zip(self._kinds(), statistics, strict=True)]
+        self._statistics = statistics
+        self.class_count_ = statistics[0].weight
+        self._adopt(self._fit_prior(self.class_count_), models)
+
+    # ---- Bayes' rule -----------------------------------------------------------------------------------------------
+
+    def _score(self, X: Any, what: str) -> NDArray[Any]:
+        check_is_fitted(self)
+        return score(self._validate(X), self._terms(), self._log_prior(), what)
+
+    def predict_joint_log_proba(self, X: Any) -> Array:
+        """log p(x, y) of each sample with each class.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (n, d)
+
+        Returns
+        -------
+        array (n, C)
+            In the order of ``classes_``, in nats. O(n d C).
+        """
+        return self._score(X, "joint")
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """log p(y | x) of each class.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (n, d)
+
+        Returns
+        -------
+        array (n, C)
+            NaN where no class is possible.
+        """
+        return self._score(X, "log_proba")
+
+    def predict_proba(self, X: Any) -> Array:
+        """p(y | x) of each class.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (n, d)
+
+        Returns
+        -------
+        array (n, C)
+            NaN where no class is possible.
+        """
+        return self._score(X, "proba")
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each sample, the first of equals.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (n, d)
+
+        Returns
+        -------
+        array (n,)
+            Where no class is possible, the one of the largest prior.
+        """
+        codes = self._score(X, "predict")
+        labels: NDArray[Any] = self.classes_[codes]
+        return labels
+
+
+class _GenerativeNB(_BaseNB):
+    """Those that are models of X: they have log p(x), draw samples, and learn from rows without labels."""
+
+    semi_supervised: bool
+    tol: float
+    max_iter: int
+
+    @abstractmethod
+    def _models(self) -> Sequence[Model]:
+        """The fitted columns, as the attributes have them."""
+
+    def _terms(self) -> list[Term]:
+        return [term for model in self._models() for term in model.terms()]
+
+    def log_prob(self, X: Any) -> Array:
+        """log p(x) of each sample, in nats: the sum over the classes.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (n, d)
+
+        Returns
+        -------
+        array (n,)
+            Of the observed cells where some are NaN; -inf where no class is possible. O(n d C).
+        """
+        return self._score(X, "log_prob")
+
+    score_samples = log_prob
+
+    def sample(
+        self, n_samples: int | None = None, y: Any = None, random_state: Any = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw samples: a class by its prior, then each column from its distribution in that class.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Default: 1, or the length of y.
+        y : label or array of labels, optional
+            Draw these classes instead: one label for all samples, or one for each.
+        random_state : None, int, numpy.random.Generator or RandomState
+
+        Returns
+        -------
+        X : array (n_samples, d)
+        y : array (n_samples,)
+        """
+        check_is_fitted(self)
+        rng = as_generator(random_state)
+        codes = draw_classes(self.classes_, np.exp(self._log_prior()), n_samples, y, rng)
+        X = np.empty((len(codes), self.n_features_in_))
+        for model in self._models():
+            X[:, slice(None) if model.columns is None else model.columns] = model.draw(codes, rng)
+        return self._decode(X), self.classes_[codes]
+
+    def _decode(self, X: Array) -> NDArray[Any]:
+        """Numbers as the values that they stand for."""
+        return X
+
+    # ---- rows without labels ---------------------------------------------------------------------------------------
+
+    def _unlabelled(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+        if not self.semi_supervised:
+            return super()._unlabelled(labels)
+        if labels.dtype.kind in "US":
+            if np.any(labels == labels.dtype.type("-1")):
+                raise ValueError("y holds '-1' as text: use an array of dtype object, with the number -1 for unknown")
+            return super()._unlabelled(labels)
+        if labels.dtype.kind == "O":
+            return np.array([isinstance(label, Real) and label == -1 for label in labels], bool)
+        return cast(NDArray[np.bool_], labels == -1)
+
+    def _fit_semi_supervised(self, X: Matrix, codes: Codes, weights: Array | None, unknown: NDArray[np.bool_]) -> None:
+        """EM: the labelled rows count in their class, the others in each by its posterior (Nigam et al. 2000)."""
+        check_number(self.tol, "tol", Real, 0)
+        check_number(self.max_iter, "max_iter", Integral, 1)
+        C = len(self.classes_)
+        self._survey(X, weights, None)
+        known, rest = np.flatnonzero(~unknown), np.flatnonzero(unknown)
+        X_known, X_rest = X[known], X[rest]
+        w_known = None if weights is None else weights[known]
+        w_rest = None if weights is None else weights[rest]
+        labelled = self._count(X_known, codes, w_known, C)
+        total = float(X.shape[0] if weights is None else weights.sum())
+
+        def maximise(statistics: tuple[Any, ...]) -> tuple[Array, list[Any]]:
+            models = [kind.maximise(part) for kind, part in zip(self._kinds(), statistics, strict=True)]
+            log_prior = self._fit_prior(statistics[0].weight)
+            for model in models:
+                if isinstance(model, GaussianModel):
+                    check_variances(model, log_prior, self.classes_, statistics[0].weight)
+            return log_prior, models
+
+        def e_step(parameters: tuple[Array, list[Any]]) -> tuple[float, tuple[Any, ...]]:
+            log_prior, models = parameters
+            terms = [term for model in models for term in model.e_step_terms()]
+            own = score(X_known, terms, log_prior, "joint")[np.arange(len(known)), codes]
+            objective = _weighted_sum(own, w_known) + sum(model.penalty() for model in models)
+            statistics = labelled
+            for start in range(0, len(rest), _EM_ROWS):
+                block = slice(start, start + _EM_ROWS)
+                w = None if w_rest is None else w_rest[block]
+                joint = score(X_rest[block], terms, log_prior, "joint")
+                log_prob = logsumexp(joint)
+                if log_prob.min() == -np.inf:
+                    row = int(rest[start + int(log_prob.argmin())])
+                    raise ValueError(f"no class allows row {row}, whose label is unknown: increase alpha")
+                objective += _weighted_sum(log_prob, w)
+                posterior = softmax(joint, out=joint)
+                if w is not None:
+                    posterior = posterior * w[:, None]
+                statistics = tuple(map(add, statistics, self._expect(X_rest[block], posterior)))
+            return objective / total, statistics
+
+        start = maximise(labelled)
+        fit = expectation_maximisation(
+            start, e_step, lambda _, statistics: maximise(statistics), tol=self.tol, max_iter=self.max_iter
+        )
+        log_prior, models = fit.parameters
+        self._statistics = fit.statistics
+        self.class_count_ = fit.statistics[0].weight
+        self._adopt(log_prior, models)
+        self._report(fit)
+
+    def _expect(self, X: Matrix, posterior: Any) -> tuple[Any, ...]:
+        """Expected statistics of rows that belong to each class in part."""
+        zeros = np.zeros(X.shape[0], np.intp)
+        parts = [self._count(X, zeros, np.ascontiguousarray(column), 1) for column in posterior.T]
+        return tuple(type(of_kind[0]).stack(of_kind) for of_kind in zip(*parts, strict=True))
+
+
+def _weighted_sum(values: Any, weights: Array | None) -> float:
+    if weights is None:
+        return float(values.sum())
+    return float((weights[weights > 0] * values[weights > 0]).sum())
+
+
+def _as_matrix(X: Any) -> Matrix:
+    """Dtypes and strides that kernels read; copied only if it must be."""
+    if is_sparse(X):
+        if X.dtype not in (np.float64, np.float32):
+            X = type(X)((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+        return X
+    if X.dtype.kind == "b":
+        return X.view(np.uint8)
+    return as_floats(X, "X") if X.dtype.kind == "f" else X
+
+
+# ---- continuous ------------------------------------------------------------------------------------------------------
+
+
+class GaussianNB(_GenerativeNB):
+    """Gaussian Naive Bayes: scikit-learn's, with missing values, log p(x), draws, and rows without labels.
+
+    Parameters
+    ----------
+    priors : array (C,), default=None
+        Probabilities of the classes, in the order of ``classes_``. Default: their share in the training data.
+    var_smoothing : float, default=1e-9
+        Share of the largest variance of all columns that is added to each variance.
+    semi_supervised : bool, default=False
+        Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
+    tol : float, default=1e-6
+        EM stops where it gains less, per unit of weight.
+    max_iter : int, default=1000
+        Most iterations of EM.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_prior_ : array (C,)
+    theta_ : array (C, d)
+        Means. float32 if X is.
+    var_ : array (C, d)
+        Variances, with ``epsilon_``.
+    epsilon_ : float
+        What was added to the variances.
+    n_iter_, history_, stop_reason_
+        How EM went: the number of iterations, its objective after each, why it stopped.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Missing cells (NaN) do not count. A column that a class has never shown gets the moments of all classes together.
+    The objective of EM is the log-likelihood of data with noise of variance ``epsilon_``, which is what ``var_`` is
+    the estimate for.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastgen import GaussianNB
+    >>> X, y = load_iris(return_X_y=True)
+    >>> int((GaussianNB().fit(X, y).predict(X) != y).sum())
+    6
+    """
+
+    class_prior_: Array
+    theta_: Array
+    var_: Array
+    epsilon_: float
+    _spread: Moments
+
+    def __init__(
+        self,
+        *,
+        priors: ArrayLike | None = None,
+        var_smoothing: float = 1e-9,
+        semi_supervised: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.priors = priors
+        self.var_smoothing = var_smoothing
+        self.semi_supervised = semi_supervised
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        if reset:
+            data = checked[0] if isinstance(checked, tuple) else checked
+            self._dtype = np.dtype(np.float32 if data.dtype == np.float32 else np.float64)
+        return checked
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [GaussianKind(None, getattr(self, "epsilon_", 0.0))]
+
+    def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:
+        check_number(self.var_smoothing, "var_smoothing", Real, 0)
+        spread = _spread(X, weights, None if statistics is None else statistics[0])
+        self._spread = self._spread + spread if hasattr(self, "_spread") else spread
+        self.epsilon_ = _epsilon(self._spread, self.var_smoothing)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.__dict__.pop("_spread", None)
+
+    def _fit_prior(self, weight: Array) -> Array:
+        if self.priors is not None:
+            prior = check_priors(self.priors, "priors", len(weight))
+        else:
+            prior = weight / weight.sum()
+        with np.errstate(divide="ignore"):
+            return cast(Array, np.log(prior))
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        count = self.class_count_
+        prior = count / count.sum() if self.priors is None else check_priors(self.priors, "priors", len(count))
+        self.class_prior_ = prior.astype(self._dtype)
+        self.theta_ = models[0].means.astype(self._dtype)
+        self.var_ = models[0].variances.astype(self._dtype)
+
+    def _log_prior(self) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.log(self.class_prior_.astype(np.float64))
+
+    def _models(self) -> Sequence[Model]:
+        model = GaussianModel(None, self.theta_.astype(np.float64), self.var_.astype(np.float64))
+        return [check_variances(model, self._log_prior(), self.classes_, self.class_count_)]
+
+
+def _spread(X: Matrix, weights: Array | None, statistics: Moments | None) -> Moments:
+    """Moments of all classes together, without weights."""
+    if weights is None and statistics is not None:
+        return statistics.pooled()
+    return Moments(*class_moments(X, np.zeros(X.shape[0], np.intp), None, 1))
+
+
+def _epsilon(spread: Moments, var_smoothing: float) -> float:
+    """What is added to variances: a share of the largest variance of all columns."""
+    seen = spread.count[0] > 0
+    if not seen.any():
+        return 0.0
+    return float(var_smoothing * (spread.scatter[0, seen] / spread.count[0, seen]).max())
+
+
+# ---- discrete --------------------------------------------------------------------------------------------------------
+
+
+class _DiscreteNB(_BaseNB):
+    """Smoothing and priors of the discrete models."""
+
+    alpha: Any
+    force_alpha: bool
+    fit_prior: bool
+    class_prior: ArrayLike | None
+    class_log_prior_: Array
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def _fit_prior(self, weight: Array) -> Array:
+        C = len(weight)
+        with np.errstate(divide="ignore"):
+            if self.class_prior is not None:
+                return cast(Array, np.log(check_priors(self.class_prior, "class_prior", C)))
+            if self.fit_prior:
+                return cast(Array, np.log(weight) - np.log(weight.sum()))
+        return np.full(C, -np.log(C))
+
+    def _log_prior(self) -> Array:
+        return np.asarray(self.class_log_prior_, np.float64)
+
+    def _refuse_negative(self, X: Matrix) -> None:
+        values = X.data if is_sparse(X) else X
+        if values.dtype.kind != "u" and values.size and values.min() < 0:
+            raise ValueError(f"Negative values in data passed to {type(self).__name__} (input X).")
+
+
+class MultinomialNB(_DiscreteNB, _GenerativeNB):
+    """Naive Bayes for counts of words: scikit-learn's, with log p(x), draws, and rows without labels.
+
+    Parameters
+    ----------
+    alpha : float or array (d,), default=1.0
+        How many more of each word are taken to have been seen in each class.
+    force_alpha : bool, default=True
+        If False, an alpha below 1e-10 becomes 1e-10.
+    fit_prior : bool, default=True
+        Whether the probabilities of the classes are their shares in the training data, or equal.
+    class_prior : array (C,), default=None
+        Probabilities of the classes instead.
+    semi_supervised : bool, default=False
+        Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
+    tol : float, default=1e-6
+        EM stops where it gains less, per unit of weight.
+    max_iter : int, default=1000
+        Most iterations of EM.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_log_prior_ : array (C,)
+    feature_count_ : array (C, d)
+        Weighted sums of the counts.
+    feature_log_prob_ : array (C, d)
+        log p(word | class).
+    n_iter_, history_, stop_reason_
+        How EM went: the number of iterations, its objective after each (with the Dirichlet prior that alpha stands
+        for), why it stopped.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    References
+    ----------
+    C. D. Manning, P. Raghavan, H. Schütze (2008). Introduction to Information Retrieval, ch. 13.
+    K. Nigam, A. McCallum, S. Thrun, T. Mitchell (2000). Text classification from labeled and unlabeled documents using
+    EM. Machine Learning 39.
+
+    Examples
+    --------
+    >>> from fastgen import MultinomialNB
+    >>> MultinomialNB().fit([[3, 0], [1, 2]], ["a", "b"]).predict([[0, 1]])
+    array(['b'], dtype='<U1')
+    """
+
+    _takes_sparse = True
+    _takes_nan = False
+    feature_count_: Array
+    feature_log_prob_: Array
+
+    def __init__(
+        self,
+        *,
+        alpha: Any = 1.0,
+        force_alpha: bool = True,
+        fit_prior: bool = True,
+        class_prior: ArrayLike | None = None,
+        semi_supervised: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.alpha = alpha
+        self.force_alpha = force_alpha
+        self.fit_prior = fit_prior
+        self.class_prior = class_prior
+        self.semi_supervised = semi_supervised
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [MultinomialKind(None, self._alpha)]
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        if isinstance(checked, tuple):
+            self._refuse_negative(checked[0])
+            self._alpha = self._check_alpha()
+        return checked
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        self.class_log_prior_ = log_prior
+        self.feature_count_ = self._statistics[0].total
+        self.feature_log_prob_ = models[0].log_p
+        self._lengths = models[0].lengths
+
+    def _models(self) -> Sequence[Model]:
+        return [MultinomialModel(None, np.asarray(self.feature_log_prob_, np.float64), 0.0, self._lengths)]
+
+    def sample(
+        self, n_samples: int | None = None, y: Any = None, random_state: Any = None, *, length: int | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Draw samples: a class by its prior, then words from their distribution in that class.
+
+        Parameters
+        ----------
+        n_samples : int, optional
+            Default: 1, or the length of y.
+        y : label or array of labels, optional
+            Draw these classes instead: one label for all samples, or one for each.
+        random_state : None, int, numpy.random.Generator or RandomState
+        length : int, optional
+            How many words each sample has. Default: the mean of the class, rounded.
+
+        Returns
+        -------
+        X : array (n_samples, d)
+        y : array (n_samples,)
+        """
+        check_is_fitted(self)
+        rng = as_generator(random_state)
+        codes = draw_classes(self.classes_, np.exp(self._log_prior()), n_samples, y, rng)
+        model = cast(MultinomialModel, self._models()[0])
+        if length is not None:
+            check_number(length, "length", Integral, 0)
+            model = replace(model, lengths=np.full(len(self.classes_), float(length)))
+        return model.draw(codes, rng), self.classes_[codes]
+
+
+class ComplementNB(_DiscreteNB):
+    """Complement Naive Bayes: scikit-learn's. Each class is scored by the words of all others.
+
+    No generative model: it has neither ``log_prob`` nor ``sample``, and `predict_proba` is the softmax of its scores.
+
+    Parameters
+    ----------
+    alpha : float or array (d,), default=1.0
+        How many more of each word are taken to have been seen.
+    force_alpha : bool, default=True
+        If False, an alpha below 1e-10 becomes 1e-10.
+    fit_prior : bool, default=True
+        Only matters if there is one class.
+    class_prior : array (C,), default=None
+        Only matters if there is one class.
+    norm : bool, default=False
+        Whether the weights of each class are divided by their sum.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_log_prior_ : array (C,)
+    feature_count_ : array (C, d)
+        Weighted sums of the counts.
+    feature_all_ : array (d,)
+        Of all classes together.
+    feature_log_prob_ : array (C, d)
+        The weights.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    References
+    ----------
+    J. D. M. Rennie, L. Shih, J. Teevan, D. R. Karger (2003). Tackling the poor assumptions of naive Bayes text
+    classifiers. ICML, table 4.
+
+    Examples
+    --------
+    >>> from fastgen import ComplementNB
+    >>> ComplementNB().fit([[3, 0], [1, 2]], ["a", "b"]).predict([[0, 1]])
+    array(['b'], dtype='<U1')
+    """
+
+    _takes_sparse = True
+    _takes_nan = False
+    feature_count_: Array
+    feature_all_: Array
+    feature_log_prob_: Array
+
+    def __init__(
+        self,
+        *,
+        alpha: Any = 1.0,
+        force_alpha: bool = True,
+        fit_prior: bool = True,
+        class_prior: ArrayLike | None = None,
+        norm: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.force_alpha = force_alpha
+        self.fit_prior = fit_prior
+        self.class_prior = class_prior
+        self.norm = norm
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [MultinomialKind(None, self._alpha)]
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        if isinstance(checked, tuple):
+            self._refuse_negative(checked[0])
+            self._alpha = self._check_alpha()
+        return checked
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        self.class_log_prior_ = log_prior
+        self.feature_count_ = self._statistics[0].total
+        self.feature_all_ = self.feature_count_.sum(axis=0)
+        others = self.feature_all_ + self._alpha - self.feature_count_
+        total = others.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = -np.log(np.where(total > 0, others / total, 1 / others.shape[1]))
+            self.feature_log_prob_ = weights / weights.sum(axis=1, keepdims=True) if self.norm else weights
+
+    def _terms(self) -> list[Term]:
+        return [LinearTerm(None, np.asarray(self.feature_log_prob_, np.float64), None)]
+
+    def _log_prior(self) -> Array:
+        return super()._log_prior() if len(self.classes_) == 1 else np.zeros(len(self.classes_))
+
+
+class BernoulliNB(_DiscreteNB, _GenerativeNB):
+    """Naive Bayes for events: scikit-learn's, with missing values, log p(x), draws, and rows without labels.
+
+    Parameters
+    ----------
+    alpha : float or array (d,), default=1.0
+        How many more events, and as many more rows without, are taken to have been seen in each class.
+    force_alpha : bool, default=True
+        If False, an alpha below 1e-10 becomes 1e-10.
+    binarize : float or None, default=0.0
+        A value above it is an event. None: X holds 0, 1 (and NaN) alone.
+    fit_prior : bool, default=True
+        Whether the probabilities of the classes are their shares in the training data, or equal.
+    class_prior : array (C,), default=None
+        Probabilities of the classes instead.
+    semi_supervised : bool, default=False
+        Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
+    tol : float, default=1e-6
+        EM stops where it gains less, per unit of weight.
+    max_iter : int, default=1000
+        Most iterations of EM.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_log_prior_ : array (C,)
+    feature_count_ : array (C, d)
+        Weight of the events.
+    feature_log_prob_ : array (C, d)
+        log p(event | class).
+    n_iter_, history_, stop_reason_
+        How EM went: the number of iterations, its objective after each (with the beta prior that alpha stands for),
+        why it stopped.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Missing cells (NaN) do not count. `sample` gives ``binarize + 1`` for an event, and 0.
+
+    Examples
+    --------
+    >>> from fastgen import BernoulliNB
+    >>> BernoulliNB().fit([[1, 0], [1, 1]], ["a", "b"]).predict([[0, 1]])
+    array(['b'], dtype='<U1')
+    """
+
+    _takes_sparse = True
+    feature_count_: Array
+    feature_log_prob_: Array
+
+    def __init__(
+        self,
+        *,
+        alpha: Any = 1.0,
+        force_alpha: bool = True,
+        binarize: float | None = 0.0,
+        fit_prior: bool = True,
+        class_prior: ArrayLike | None = None,
+        semi_supervised: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.alpha = alpha
+        self.force_alpha = force_alpha
+        self.binarize = binarize
+        self.fit_prior = fit_prior
+        self.class_prior = class_prior
+        self.semi_supervised = semi_supervised
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [BernoulliKind(None, self._threshold(), self._alpha)]
+
+    def _threshold(self) -> float:
+        return 0.0 if self.binarize is None else float(self.binarize)
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        if self.binarize is not None:
+            check_number(self.binarize, "binarize", Real, 0)
+        else:
+            _refuse_others_than_0_and_1(checked[0] if isinstance(checked, tuple) else checked)
+        if isinstance(checked, tuple):
+            self._alpha = self._check_alpha()
+        return checked
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        self.class_log_prior_ = log_prior
+        self.feature_count_ = self._statistics[0].total
+        self.feature_log_prob_ = models[0].log_p
+        self._log_q = models[0].log_q  # log(1 - p) would lose digits where p is near 1
+
+    def _models(self) -> Sequence[Model]:
+        return [BernoulliModel(None, np.asarray(self.feature_log_prob_, np.float64), self._log_q, self._threshold())]
+
+
+def _refuse_others_than_0_and_1(X: Matrix) -> None:
+    if is_sparse(X):
+        X = X.copy()
+        X.sum_duplicates()
+        X = X.data[:, None]
+    for start in range(0, len(X), BLOCK_ROWS):
+        block = X[start : start + BLOCK_ROWS]
+        found = block[(block != 0) & (block != 1) & ~np.isnan(block)]
+        if len(found):
+            raise ValueError(f"with binarize=None, X must hold 0 and 1 (or NaN) alone, but holds {found[0]}")
+
+
+class CategoricalNB(_DiscreteNB, _GenerativeNB):
+    """Naive Bayes for categories: scikit-learn's, with missing values, log p(x), draws, and rows without labels.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+        How many more of each category are taken to have been seen in each class.
+    force_alpha : bool, default=True
+        If False, an alpha below 1e-10 becomes 1e-10.
+    fit_prior : bool, default=True
+        Whether the probabilities of the classes are their shares in the training data, or equal.
+    class_prior : array (C,), default=None
+        Probabilities of the classes instead.
+    min_categories : int or array (d,), default=None
+        Least number of categories of each column.
+    semi_supervised : bool, default=False
+        Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
+    tol : float, default=1e-6
+        EM stops where it gains less, per unit of weight.
+    max_iter : int, default=1000
+        Most iterations of EM.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_log_prior_ : array (C,)
+    category_count_ : list of d arrays (C, M_j)
+        Weight of each category.
+    feature_log_prob_ : list of d arrays (C, M_j)
+        log p(category | class).
+    n_categories_ : array (d,)
+        M_j: the largest code that was seen plus 1, or more by ``min_categories``.
+    n_iter_, history_, stop_reason_
+        How EM went: the number of iterations, its objective after each (with the Dirichlet prior that alpha stands
+        for), why it stopped.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    X holds codes 0, 1, 2, ...; floats are truncated, NaN is missing and does not count. A code from M_j on, seen
+    after the fit, has the probability of a category of count 0, alpha / (weight + alpha M_j); with ``alpha=0`` it is a
+    ValueError.
+
+    Examples
+    --------
+    >>> from fastgen import CategoricalNB
+    >>> CategoricalNB().fit([[0, 2], [1, 0]], ["a", "b"]).predict([[1, 1]])
+    array(['b'], dtype='<U1')
+    """
+
+    category_count_: list[Array]
+    feature_log_prob_: list[Array]
+    n_categories_: NDArray[np.int64]
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        force_alpha: bool = True,
+        fit_prior: bool = True,
+        class_prior: ArrayLike | None = None,
+        min_categories: Any = None,
+        semi_supervised: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.alpha = alpha
+        self.force_alpha = force_alpha
+        self.fit_prior = fit_prior
+        self.class_prior = class_prior
+        self.min_categories = min_categories
+        self.semi_supervised = semi_supervised
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [CategoricalKind(None, self._alpha, self._least_sizes())]
+
+    def _least_sizes(self) -> tuple[int, ...] | None:
+        if self.min_categories is None:
+            return None
+        least = np.asarray(self.min_categories)
+        if not np.issubdtype(least.dtype, np.signedinteger):
+            raise ValueError(f"'min_categories' should have integral type. Got {least.dtype} instead.")
+        if least.ndim and least.shape != (self.n_features_in_,):
+            raise ValueError(
+                f"'min_categories' should have shape ({self.n_features_in_},) when an array-like is provided. "
+                f"Got {least.shape} instead."
+            )
+        if least.min() < 1:
+            raise ValueError(f"'min_categories' should be at least 1, got {least.min()}")
+        return tuple(np.broadcast_to(least, self.n_features_in_).tolist())
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        self._refuse_negative(checked[0] if isinstance(checked, tuple) else checked)
+        if isinstance(checked, tuple):
+            check_number(self.alpha, "alpha", Real, 0)
+            self._alpha = float(self._check_alpha())
+        return checked
+
+    def _refuse_negative(self, X: Matrix) -> None:
+        if X.dtype.kind != "u" and np.fmin.reduce(X, axis=None) <= -1:  # -0.5 is truncated
+            raise ValueError(f"Negative values in data passed to {type(self).__name__} (input X).")
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        self.class_log_prior_ = log_prior
+        self.category_count_ = list(self._statistics[0].counts)
+        self.feature_log_prob_ = list(models[0].log_p)
+        self.n_categories_ = np.array([count.shape[1] for count in self.category_count_], np.int64)
+        self._fitted = models[0]
+
+    def _models(self) -> Sequence[Model]:
+        return [replace(self._fitted, log_p=tuple(self.feature_log_prob_))]
