@@ -53,7 +53,9 @@ def test_every_public_name_resolves(python):
     assert dir(fastgen) == sorted(fastgen.__all__)
 
 
-@pytest.mark.parametrize("module", ["kernels", "families", "gaussian", "classifier", "mixture", "hidden_markov", "hmm"])
+@pytest.mark.parametrize(
+    "module", ["kernels", "families", "gaussian", "classifier", "mixture", "hidden_markov", "hmm", "naive_bayes"]
+)
 def test_every_public_name_of_a_module_resolves(module):
     namespace = importlib.import_module(f"fastgen.{module}")
     for name in namespace.__all__:

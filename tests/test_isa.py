@@ -16,7 +16,7 @@ NEEDS = {"baseline": 0, "v3": 3, "v4": 4}
 PROGRAM = """
 import pickle, sys, warnings
 import numpy as np
-from fastgen import _kernels, kernels, num_threads
+from fastgen import _kernels, _naive_bayes as nb, kernels, num_threads
 from fastgen._hmm_em import HiddenMarkov, Sequences
 from fastgen._kernels import _simd
 from fastgen._mixture_em import Mixture
@@ -94,6 +94,20 @@ for K in (1, 2, 3, 4, 5, 8, 9, 16):
                 Sequences(X, lengths)
             )
             results["e-step " + key] = np.r_[s.components.mean, s.components.scatter]
+for n, d, C in ((100, 5, 3), (33, 70, 10), (3000, 2, 24)):
+    X, counts, codes = rng.normal(size=(n, d)), rng.poisson(2, size=(n, d)), rng.integers(0, C, n)
+    means, variances = rng.normal(size=(C, d)), rng.uniform(1, 2, (C, d))
+    tables = tuple(rng.normal(size=(counts.max() + 1, C)) for _ in range(d))
+    for data, term in (
+        (X, nb.GaussianTerm(None, means, variances)),
+        (X, nb.BinaryTerm(None, means, -variances, 0.3)),
+        (counts, nb.PoissonTerm(None, variances)),
+        (counts, nb.TableTerm(None, tables, None)),
+    ):
+        for what in ("joint", "predict", "proba", "log_prob"):
+            key = f"naive Bayes {type(term).__name__} n={n} d={d} C={C} {what}"
+            results[key] = nb.score(data, [term], np.zeros(C), what)
+    results[f"e-step naive Bayes n={n} d={d} C={C}"] = np.concatenate(nb.class_moments(X, codes, None, C)[1:])
 sys.stdout.write(pickle.dumps(results).hex())
 """
 

@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm, poisson
 
 from fastgen import _naive_bayes as nb
+from fastgen._bayes import classes_of
 from fastgen._naive_bayes import BinaryTerm, GaussianTerm, LinearTerm, PoissonTerm, TableTerm
 
 nan, inf = np.nan, np.inf
@@ -211,3 +212,19 @@ def test_moments_of_classes(rng, n, d, C, missing, shift, weighted):
     for result in results[1:]:
         for one, other in zip(results[0], result, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_classes_of_integers(rng, dtype):
+    low = 0 if dtype.startswith("u") else -100
+    for labels in (
+        rng.integers(low, 100, 5000),
+        rng.choice([low, 7, 100], 3),
+        np.array([low, np.iinfo(dtype).max], dtype),
+    ):
+        labels = labels.astype(dtype)
+        classes, codes = classes_of(labels)
+        expected, inverse = np.unique(labels, return_inverse=True)
+        assert classes.dtype == labels.dtype
+        np.testing.assert_array_equal(classes, expected)
+        np.testing.assert_array_equal(codes, inverse)

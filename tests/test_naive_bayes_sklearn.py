@@ -11,7 +11,7 @@ import sklearn.naive_bayes
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastgen
-from fastgen import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
+from fastgen import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MixedNB, MultinomialNB
 
 NAMES = ("BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB")
 EXCLUDED = {
@@ -73,6 +73,12 @@ def test_parameters_of_theirs_are_ours(name):
     }.items()
 
 
+def checks_that_must_fail(estimator):
+    if getattr(estimator, "semi_supervised", False):
+        return {"check_classifiers_classes": "has -1 among the labels, which here means that they are unknown"}
+    return {}
+
+
 @parametrize_with_checks(
     [
         GaussianNB(),
@@ -81,7 +87,10 @@ def test_parameters_of_theirs_are_ours(name):
         ComplementNB(norm=True),
         BernoulliNB(),
         CategoricalNB(),
-    ]
+        MixedNB(),
+        GaussianNB(semi_supervised=True),
+    ],
+    expected_failed_checks=checks_that_must_fail,
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastgen.hidden_markov import HMM
     from fastgen.hmm import GMMHMM, CategoricalHMM, GaussianHMM, MultinomialHMM, PoissonHMM
     from fastgen.mixture import GaussianMixture, Mixture
-    from fastgen.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
+    from fastgen.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MixedNB, MultinomialNB
 
 _HOMES = {
     "BernoulliNB": "naive_bayes",
@@ -34,6 +34,7 @@ _HOMES = {
     "GaussianNB": "naive_bayes",
     "GenerativeClassifier": "classifier",
     "HMM": "hidden_markov",
+    "MixedNB": "naive_bayes",
     "Mixture": "mixture",
     "MultinomialHMM": "hmm",
     "MultinomialNB": "naive_bayes",
@@ -61,6 +62,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianNB",
     "GenerativeClassifier",
+    "MixedNB",
     "Mixture",
     "MultinomialHMM",
     "MultinomialNB",

@@ -30,6 +30,19 @@ def check_priors(value: ArrayLike, name: str, C: int) -> Array:
     return priors
 
 
+def classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Index]:
+    """The sorted classes, and the position of each label among them."""
+    if labels.dtype.kind in "iu" and len(labels):
+        least, most = int(labels.min()), int(labels.max())
+        if most - least < max(1024, len(labels) // 8) and most < 2**62:  # a table instead of sorting
+            shifted = labels.astype(np.intp) - least
+            present = np.bincount(shifted) > 0
+            position = np.cumsum(present) - 1
+            return (np.flatnonzero(present) + least).astype(labels.dtype), position[shifted]
+    classes, codes = np.unique(labels, return_inverse=True)
+    return classes, codes
+
+
 def encode(labels: NDArray[Any], classes: NDArray[Any]) -> Index:
     """Position of each label among the sorted classes; -1 for others."""
     codes = np.searchsorted(classes, labels)

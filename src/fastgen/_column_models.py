@@ -164,7 +164,7 @@ class GaussianModel:
     """(C, m)"""
     variances: Array
     """(C, m), with epsilon"""
-    epsilon: float = 0.0
+    epsilon: float | Array = 0.0
 
     def terms(self) -> list[Term]:
         """log p(x | y)."""
@@ -340,7 +340,8 @@ class GaussianKind:
     """
 
     columns: Index | None = None
-    epsilon: float = 0.0
+    epsilon: float | Array = 0.0
+    """For each column, or for all"""
 
     def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Moments:
         """What of the data the fit needs."""

@@ -171,7 +171,7 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
         prior; p(y | x) or its logarithm, (n, C); log p(x), (n,).
     n_threads : int, optional
     """
-    (n, d), C = X.shape, len(log_prior)
+    n, C = X.shape[0], len(log_prior)
     if hasattr(X, "indptr") and not all(
         np.isfinite(term.log_p - term.log_q).all() for term in terms if isinstance(term, BinaryTerm)
     ):

@@ -39,8 +39,9 @@ generative model: its scores are no probabilities of X. `MixedNB` takes columns 
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from numbers import Integral, Real
 from operator import add
 from typing import Any, Self, cast
@@ -48,14 +49,16 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.utils import check_X_y
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, validate_data
 
-from fastgen._bayes import check_priors, draw_classes, encode
+from fastgen._bayes import check_priors, classes_of, draw_classes, encode
 from fastgen._column_models import (
     BernoulliKind,
     BernoulliModel,
     CategoricalKind,
+    CategoricalModel,
     Codes,
     GaussianKind,
     GaussianModel,
@@ -65,11 +68,15 @@ from fastgen._column_models import (
     Moments,
     MultinomialKind,
     MultinomialModel,
+    PoissonKind,
+    PoissonModel,
     check_variances,
     is_sparse,
 )
 from fastgen._em import Fit, expectation_maximisation
 from fastgen._estimator import FastgenEstimator, atomic
+from fastgen._frames import MISSING, UNKNOWN, Column, columns_of, is_frame
+from fastgen._missing import Index
 from fastgen._naive_bayes import LinearTerm, Term, class_moments, score
 from fastgen._validation import (
     BLOCK_ROWS,
@@ -77,15 +84,18 @@ from fastgen._validation import (
     as_floats,
     as_generator,
     as_weights,
+    check_choice,
     check_number,
     refuse_infinity,
 )
 from fastgen.kernels import logsumexp, softmax
 
-__all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MultinomialNB"]
+__all__ = ["BernoulliNB", "CategoricalNB", "ComplementNB", "GaussianNB", "MixedNB", "MultinomialNB"]
 
 _LEAST_ALPHA = 1e-10
 _EM_ROWS = 1 << 15
+_MIXED_ROWS = 1 << 15
+_FAMILIES = ("gaussian", "poisson", "bernoulli", "categorical")
 
 
 class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
@@ -219,8 +229,9 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             labels = np.array(labels[~unknown].tolist())
             if not len(labels):
                 raise ValueError("y must hold at least one label that is known: all are -1")
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if labels.dtype.kind not in "iu":  # integers always are classes, and there may be many
+            check_classification_targets(labels)
+        self.classes_, codes = classes_of(labels)
         if unknown.any():
             self._fit_semi_supervised(data, codes, weights, unknown)
             return
@@ -603,12 +614,7 @@ class GaussianNB(_GenerativeNB):
         self.__dict__.pop("_spread", None)
 
     def _fit_prior(self, weight: Array) -> Array:
-        if self.priors is not None:
-            prior = check_priors(self.priors, "priors", len(weight))
-        else:
-            prior = weight / weight.sum()
-        with np.errstate(divide="ignore"):
-            return cast(Array, np.log(prior))
+        return _log_priors(self.priors, weight)
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
         count = self.class_count_
@@ -624,6 +630,13 @@ class GaussianNB(_GenerativeNB):
     def _models(self) -> Sequence[Model]:
         model = GaussianModel(None, self.theta_.astype(np.float64), self.var_.astype(np.float64))
         return [check_variances(model, self._log_prior(), self.classes_, self.class_count_)]
+
+
+def _log_priors(priors: ArrayLike | None, weight: Array) -> Array:
+    """Logarithms of what the user wants, or of the classes' shares."""
+    prior = weight / weight.sum() if priors is None else check_priors(priors, "priors", len(weight))
+    with np.errstate(divide="ignore"):
+        return cast(Array, np.log(prior))
 
 
 def _spread(X: Matrix, weights: Array | None, statistics: Moments | None) -> Moments:
@@ -1136,3 +1149,307 @@ class CategoricalNB(_DiscreteNB, _GenerativeNB):
 
     def _models(self) -> Sequence[Model]:
         return [replace(self._fitted, log_p=tuple(self.feature_log_prob_))]
+
+
+# ---- columns of different kinds --------------------------------------------------------------------------------------
+
+
+class MixedNB(_GenerativeNB):
+    """Naive Bayes for columns of different kinds: Gaussian, Poisson, Bernoulli and categorical ones.
+
+    X may be a data frame of pandas or polars, with categories and strings as they are, or an array. Missing values
+    (NaN, None, NA, null) do not count in the fit and are marginalised exactly.
+
+    Parameters
+    ----------
+    families : None, str, or mapping from columns to str, default=None
+        Family of columns, by name or number: "gaussian", "poisson", "bernoulli" or "categorical"; one str for all.
+        Columns that are not mentioned get theirs by dtype:
+
+        - categories, strings, objects: categorical;
+        - truth values: Bernoulli;
+        - floats: Gaussian;
+        - integers: Bernoulli if all are 0 or 1; Poisson if none is negative and the variance within the classes is at
+          most twice the mean; Gaussian otherwise. Codes of categories cannot be told from counts: name these columns.
+
+        The columns of an array of objects count as what they hold.
+    priors : array (C,), default=None
+        Probabilities of the classes, in the order of ``classes_``. Default: their share in the training data.
+    alpha : float, default=1.0
+        Smoothing: how many more of each category, event, and row without event are taken to have been seen in each
+        class; of Poisson columns, how many more observations of the mean of all classes.
+    var_smoothing : float, default=1e-9
+        Share of each Gaussian column's variance that is added to its variance in each class.
+    semi_supervised : bool, default=False
+        Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
+    tol : float, default=1e-6
+        EM stops where it gains less, per unit of weight.
+    max_iter : int, default=1000
+        Most iterations of EM.
+
+    Attributes
+    ----------
+    classes_ : array (C,)
+    class_count_ : array (C,)
+        Weight of the training samples of each class.
+    class_prior_ : array (C,)
+    families_ : list of d str
+        Family of each column.
+    categories_ : list of d arrays, or None
+        Categories of each categorical column: those that a data frame declares, or the sorted values; those that
+        `partial_fit` finds later follow. None for other columns.
+    parameters_ : list of d dicts
+        "mean" and "variance" (C,), "rate" (C,), "probability" (C,), or "probabilities" (C, M_j) of each column.
+    epsilon_ : array
+        What was added to the variances of the Gaussian columns.
+    n_iter_, history_, stop_reason_
+        How EM went: the number of iterations, its objective after each (with the prior that alpha stands for), why it
+        stopped.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    A category that was never seen has the probability of one of count 0, alpha / (weight + alpha M_j); with ``alpha=0``
+    it is a ValueError. An event is a value above 0. Poisson columns hold 0, 1, 2, ...
+
+    Data frames and arrays with categories are copied once, as float64.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fastgen import MixedNB
+    >>> X = pd.DataFrame({"height": [1.8, 1.7, 1.6, None], "eyes": ["blue", "green", "green", "brown"]})
+    >>> model = MixedNB(var_smoothing=1e-2).fit(X, ["a", "a", "b", "b"])
+    >>> model.families_
+    ['gaussian', 'categorical']
+    >>> model.predict(pd.DataFrame({"height": [None], "eyes": ["brown"]}))
+    array(['b'], dtype='<U1')
+    """
+
+    class_prior_: Array
+    families_: list[str]
+    categories_: list[NDArray[Any] | None]
+    parameters_: list[dict[str, Array]]
+    epsilon_: Array
+    _spread: Moments
+
+    def __init__(
+        self,
+        families: str | Mapping[Any, str] | None = None,
+        *,
+        priors: ArrayLike | None = None,
+        alpha: float = 1.0,
+        var_smoothing: float = 1e-9,
+        semi_supervised: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+    ) -> None:
+        self.families = families
+        self.priors = priors
+        self.alpha = alpha
+        self.var_smoothing = var_smoothing
+        self.semi_supervised = semi_supervised
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+    # ---- columns ---------------------------------------------------------------------------------------------------
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        """X as numbers: codes where columns are categorical, one beyond all for categories that are not known."""
+        fitting = not isinstance(y, str)
+        if not fitting and self._is_checked(X) and not self._categorical().size:
+            self._check_values(X)
+            self._check_counts(X)
+            return X
+        columns = columns_of(X, self)
+        n = len(columns[0].values)
+        labels = check_X_y(np.zeros((n, 1)), y, estimator=self)[1] if fitting else None
+        validate_data(self, X if is_frame(X) else np.empty((n, len(columns))), skip_check_array=True, reset=reset)
+        if reset:
+            check_number(self.alpha, "alpha", Real, 0)
+            self.families_ = self._choose(columns, cast(NDArray[Any], labels))
+            self._known: list[dict[Any, int]] = [{}] * len(columns)
+        if fitting:
+            self._learn(columns)
+        data = self._encode(X, columns)
+        self._check_values(data)
+        self._check_counts(data)
+        return (data, labels) if fitting else data
+
+    def _choose(self, columns: list[Column], labels: NDArray[Any]) -> list[str]:
+        chosen: list[str | None] = [None] * len(columns)
+        if isinstance(self.families, str):
+            chosen = [self.families] * len(columns)
+        elif self.families is not None:
+            if not isinstance(self.families, Mapping):
+                raise TypeError(f"families must be a str or a mapping from columns to str, got {self.families!r}")
+            for column, family in self.families.items():
+                chosen[int(self._columns([column])[0])] = family
+        for choice in chosen:
+            if choice is not None:
+                check_choice(choice, "families", _FAMILIES)
+        return [family or _family(column, labels) for column, family in zip(columns, chosen, strict=True)]
+
+    def _learn(self, columns: list[Column]) -> None:
+        """Categories that are not known yet."""
+        known, categories = [], []
+        for column, family, before in zip(columns, self.families_, self._known, strict=True):
+            if family == "categorical":
+                new = [value for value in column.distinct() if value not in before]
+                before = before | {value: len(before) + i for i, value in enumerate(new)}
+            known.append(before)
+            categories.append(_as_categories(list(before)) if family == "categorical" else None)
+        self._known, self.categories_ = known, categories
+
+    def _encode(self, X: Any, columns: list[Column]) -> NDArray[Any]:
+        if isinstance(X, np.ndarray) and X.dtype.kind in "fiub" and "categorical" not in self.families_:
+            return cast(NDArray[Any], _as_matrix(X))
+        data = np.empty((len(columns[0].values), len(columns)))
+        for j, (column, family) in enumerate(zip(columns, self.families_, strict=True)):
+            if family == "categorical":
+                codes = column.codes(self._known[j])
+                data[:, j] = np.where(codes == UNKNOWN, len(self._known[j]), codes)
+                data[codes == MISSING, j] = np.nan
+            else:
+                data[:, j] = column.numbers()
+        return data
+
+    def _check_counts(self, X: NDArray[Any]) -> None:
+        for j in self._of("poisson"):
+            column = X[:, j]
+            with np.errstate(invalid="ignore"):
+                wrong = (column < 0) | (column != np.floor(column)) & ~np.isnan(column)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise ValueError(
+                    f"column {j} is Poisson and must hold 0, 1, 2, ... but holds {column[row]} at row {row}: "
+                    "choose another family for it"
+                )
+
+    def _of(self, family: str) -> Index:
+        return np.flatnonzero([name == family for name in self.families_])
+
+    def _categorical(self) -> Index:
+        return self._of("categorical")
+
+    # ---- fit -------------------------------------------------------------------------------------------------------
+
+    def _kinds(self) -> Sequence[Kind]:
+        kinds: list[Kind] = []
+        for family in _FAMILIES:
+            columns = self._of(family)
+            if not len(columns):
+                continue
+            where = None if len(columns) == self.n_features_in_ else columns
+            if family == "gaussian":
+                kinds.append(GaussianKind(where, getattr(self, "epsilon_", 0.0)))
+            elif family == "poisson":
+                kinds.append(PoissonKind(where, self.alpha))
+            elif family == "bernoulli":
+                kinds.append(BernoulliKind(where, 0.0, self.alpha))
+            else:
+                kinds.append(CategoricalKind(where, self.alpha, tuple(len(self._known[j]) for j in columns)))
+        return kinds
+
+    def _count(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> tuple[Any, ...]:
+        """In blocks: columns of one kind are copied."""
+        kinds = self._kinds()
+        if kinds[0].columns is None:
+            return super()._count(X, codes, weights, C)
+        parts = []
+        for start in range(0, len(X), _MIXED_ROWS):
+            rows = slice(start, start + _MIXED_ROWS)
+            w = None if weights is None else weights[rows]
+            parts.append([kind.statistics(X[rows], codes[rows], w, C) for kind in kinds])
+        return tuple(reduce(add, of_kind) for of_kind in zip(*parts, strict=True))
+
+    def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:
+        check_number(self.var_smoothing, "var_smoothing", Real, 0)
+        columns = self._of("gaussian")
+        if not len(columns):
+            self.epsilon_ = np.empty(0)
+            return
+        spread = _spread(X[:, columns], weights, None if statistics is None else statistics[0])
+        self._spread = self._spread + spread if hasattr(self, "_spread") else spread
+        count = self._spread.count[0]
+        self.epsilon_ = self.var_smoothing * self._spread.scatter[0] / np.where(count > 0, count, 1.0)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.__dict__.pop("_spread", None)
+
+    def _fit_prior(self, weight: Array) -> Array:
+        return _log_priors(self.priors, weight)
+
+    def _adopt(self, log_prior: Array, models: list[Any]) -> None:
+        self.class_prior_ = np.exp(log_prior)
+        self._fitted_log_prior = log_prior
+        self._fitted = models
+        self.parameters_ = [{}] * self.n_features_in_
+        for model in models:
+            columns = np.arange(self.n_features_in_) if model.columns is None else model.columns
+            for i, j in enumerate(columns):
+                self.parameters_[j] = _parameters(model, i)
+
+    def _log_prior(self) -> Array:
+        return self._fitted_log_prior
+
+    def _models(self) -> Sequence[Model]:
+        return [
+            check_variances(model, self._log_prior(), self.classes_, self.class_count_)
+            if isinstance(model, GaussianModel)
+            else model
+            for model in self._fitted
+        ]
+
+    def _decode(self, X: Array) -> NDArray[Any]:
+        categorical = self._categorical()
+        if all(cast(Any, self.categories_[j]).dtype.kind in "fiub" for j in categorical):
+            for j in categorical:
+                X[:, j] = cast(Any, self.categories_[j])[X[:, j].astype(np.intp)]
+            return X
+        result = X.astype(object)
+        for j in categorical:
+            result[:, j] = cast(Any, self.categories_[j])[X[:, j].astype(np.intp)]
+        return result
+
+
+def _family(column: Column, labels: NDArray[Any]) -> str:
+    """The family of a column that the user leaves to us; see `MixedNB`."""
+    if column.kind != "integer":
+        return {"float": "gaussian", "boolean": "bernoulli", "categorical": "categorical"}[column.kind]
+    values = column.values
+    if np.all((values == 0) | (values == 1) | np.isnan(values)):
+        return "bernoulli"
+    if np.fmin.reduce(values) < 0:
+        return "gaussian"
+    classes, codes = np.unique(labels, return_inverse=True)
+    _, count, mean, scatter = class_moments(values[:, None], codes, None, len(classes))
+    return "poisson" if scatter.sum() <= 2 * (count * mean).sum() else "gaussian"
+
+
+def _as_categories(values: list[Any]) -> NDArray[Any]:
+    """As numbers if they are, as objects otherwise."""
+    if values and all(isinstance(value, Real) for value in values):
+        return np.array(values)
+    result = np.empty(len(values), object)
+    result[:] = values
+    return result
+
+
+def _parameters(model: Any, i: int) -> dict[str, Array]:
+    """Those of one column, in words."""
+    if isinstance(model, GaussianModel):
+        return {"mean": model.means[:, i], "variance": model.variances[:, i]}
+    if isinstance(model, PoissonModel):
+        return {"rate": model.rates[:, i]}
+    if isinstance(model, BernoulliModel):
+        return {"probability": np.exp(model.log_p[:, i])}
+    return {"probabilities": np.exp(cast(CategoricalModel, model).log_p[i])}
