@@ -184,10 +184,93 @@ def test_sums_of_classes(rng, dtype, n, d, C, weighted):
                 np.testing.assert_array_equal(result[1], results[0][1])
     if dtype not in FLOATS:
         sizes = [int(size) for size in X.max(axis=0) + 1]
-        counts = nb.category_counts(X, codes, weights, C, sizes)
+        results = [nb.category_counts(X, codes, weights, C, sizes, threads) for threads in (1, 2, 7)]
+        weight, counts, met = results[0]
+        assert met == 0
+        np.testing.assert_allclose(weight, one_hot.sum(axis=1), rtol=1e-13)
+        for result in results[1:]:
+            for one, other in zip(counts, result[1], strict=True):
+                np.testing.assert_array_equal(one, other)
         for column, counted, size in zip(X.T, counts, sizes, strict=True):
             expected = [np.bincount(column[codes == c], w[codes == c], size) for c in range(C)]
             np.testing.assert_allclose(counted, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (0.97, 0.0, 0.03), (0.3, 0.5, 0.1, 0.1), tuple([0.001] * 1000)])
+def test_sums_of_sparse_classes_of_any_size(rng, shares):
+    """Large classes are cut, small ones go together."""
+    n, C = 12_000, len(shares)
+    X, codes = sparse.random(n, 30, 0.2, format="csr", random_state=2), rng.choice(C, n, p=shares)
+    results = [nb.class_sums(X, codes, None, C, n_threads=threads) for threads in (1, 2, 7)]
+    one_hot = sparse.csr_matrix((np.ones(n), (codes, np.arange(n))), shape=(C, n))
+    np.testing.assert_array_equal(results[0][0], np.bincount(codes, minlength=C))
+    np.testing.assert_allclose(results[0][1], (one_hot @ X).toarray(), rtol=1e-12)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result[1], results[0][1])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("C", [1, 3, 20, 40, 70])
+@pytest.mark.parametrize("d", [5, 64, 150])
+def test_rows_of_zeros_have_the_same_bits_among_others(rng, dtype, C, d):
+    """Zeros are left out where they are many, in tiles of 32 rows; whether they are depends on the other rows."""
+    rows = (rng.poisson(0.1, (32, d)) * rng.normal(1, 0.1, (32, d))).astype(dtype)
+    full = rng.normal(1, 0.1, (31, d)).astype(dtype)
+    weights = rng.normal(size=(C, d))
+    for term in (
+        LinearTerm(None, weights, None),
+        BinaryTerm(None, -np.abs(weights), -np.abs(weights[::-1]) - 0.1, 0.5),
+    ):
+        together = nb.score(rows, [term], np.zeros(C), "joint")
+        for i in range(32):
+            mixed = nb.score(np.concatenate([full[: 7 + i % 3], rows[i : i + 1], full]), [term], np.zeros(C), "joint")
+            np.testing.assert_array_equal(mixed[7 + i % 3], together[i])
+    linear = LinearTerm(None, weights, None)
+    rows[3, d // 2] = inf
+    assert not np.isfinite(nb.score(rows, [linear], np.zeros(C), "joint")[3]).any()
+    rows[3, d // 2] = nan
+    found = nb.score(rows, [linear], np.zeros(C), "joint")
+    rows[3, d // 2] = 0.0
+    np.testing.assert_allclose(found, nb.score(rows, [linear], np.zeros(C), "joint"), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
+@pytest.mark.parametrize("C", [1, 3, 10, 33])
+@pytest.mark.parametrize("sizes", [(8, 1, 2), (16, 9), (17,), (3, 100, 16, 17) * 20, (2,) * 70])
+def test_tables_of_few_and_of_many_categories(rng, dtype, C, sizes):
+    X = np.stack([rng.integers(0, size, 100) for size in sizes], axis=1).astype(dtype)
+    tables = tuple(rng.normal(size=(size, C)) for size in sizes)
+    expected = sum(t[c] for c, t in zip(X.T.astype(int), tables, strict=True))
+    check(rng, X, [TableTerm(None, tables, None)], expected)
+    X[40, 0], unseen = 127, tuple(rng.normal(size=C) for _ in sizes)  # rows of its tile take another way
+    found = nb.score(X, [TableTerm(None, tables, unseen)], np.zeros(C), "joint")
+    others = np.delete(np.arange(100), 40)
+    alone = nb.score(X[others], [TableTerm(None, tables, unseen)], np.zeros(C), "joint")
+    np.testing.assert_array_equal(found[others], alone)
+    rest = sum(t[c] for c, t in zip(X[40:41, 1:].T.astype(int), tables[1:], strict=True)) if len(sizes) > 1 else 0.0
+    np.testing.assert_allclose(found[40], np.ravel(unseen[0] + rest), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("value", "sums", "counts"),
+    [(-2, nb.NEGATIVE, nb.NEGATIVE), (50, 0, nb.UNSEEN), (nan, nb.NOT_FINITE, nb.NEGATIVE), (inf, nb.NOT_FINITE, nb.UNSEEN)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i1", "i8"])
+def test_what_was_met_is_reported(rng, value, sums, counts, dtype):
+    if dtype.startswith("i") and not np.isfinite(value):
+        return
+    X, codes = rng.integers(0, 4, (3000, 9)).astype(dtype), rng.integers(0, 400, 3000)
+    codes[:3] = 399
+    for row, column in ((0, 0), (2999, 8), (1500, 4)):
+        Z = X.copy()
+        Z[row, column] = value
+        for C, groups in ((400, codes), (3, codes % 3)):
+            for array in (Z, np.asfortranarray(Z), sparse.csr_matrix(Z.astype("f8"))):
+                for threshold in (None, 1.0):
+                    assert nb.class_sums(array, groups, None, C, threshold)[2] == sums
+                    assert nb.class_sums(sparse.csr_matrix(X.astype("f8")), groups, None, C, threshold)[2] == 0
+            assert nb.category_counts(Z, groups, None, C, [4] * 9)[2] == counts
+            assert nb.category_counts(X, groups, None, C, [4] * 9)[2] == 0
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e8])

@@ -34,6 +34,8 @@ def classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Index]:
     """The sorted classes, and the position of each label among them."""
     if labels.dtype.kind in "iu" and len(labels):
         least, most = int(labels.min()), int(labels.max())
+        if least == 0 and most < len(labels) and np.bincount(labels[:4096].astype(np.intp), minlength=most + 1).all():
+            return np.arange(most + 1).astype(labels.dtype), np.ascontiguousarray(labels, np.intp)
         if most - least < max(1024, len(labels) // 8) and most < 2**62:  # a table instead of sorting
             shifted = labels.astype(np.intp) - least
             present = np.bincount(shifted) > 0

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fastgen._missing import Index
 from fastgen._naive_bayes import (
+    UNSEEN,
     BinaryTerm,
+    Check,
     GaussianTerm,
     LinearTerm,
     PoissonTerm,
@@ -323,7 +325,7 @@ class Kind(Protocol):
         """Which columns of X, None for all."""
         ...
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Any:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Any:
         """What of the data the fit needs."""
         ...
 
@@ -343,9 +345,9 @@ class GaussianKind:
     epsilon: float | Array = 0.0
     """For each column, or for all"""
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Moments:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Moments:
         """What of the data the fit needs."""
-        return Moments(*class_moments(select(X, self.columns), codes, weights, C))
+        return Moments(*class_moments(select(X, self.columns), codes, weights, C, check=check))
 
     def maximise(self, statistics: Moments) -> GaussianModel:
         """The model of these statistics."""
@@ -373,9 +375,12 @@ class MultinomialKind:
     columns: Index | None = None
     alpha: Any = 1.0
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Sums:
         """What of the data the fit needs."""
-        weight, total = class_sums(select(X, self.columns), codes, weights, C)
+        X = select(X, self.columns)
+        weight, total, met = class_sums(X, codes, weights, C)
+        if met:
+            check(X, met)
         return Sums(weight, np.broadcast_to(weight[:, None], total.shape), total)
 
     def maximise(self, statistics: Sums) -> MultinomialModel:
@@ -393,11 +398,15 @@ class BernoulliKind:
     threshold: float = 0.0
     alpha: Any = 1.0
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Sums:
         """What of the data the fit needs."""
         X = select(X, self.columns)
-        weight, total = class_sums(X, codes, weights, C, self.threshold)
-        return Sums(weight, weight[:, None] - _missing(X, codes, weights, C), total)
+        weight, total, met = class_sums(X, codes, weights, C, self.threshold)
+        count = np.broadcast_to(weight[:, None], total.shape)
+        if met:
+            check(X, met)
+            count = count - _missing(X, codes, weights, C)
+        return Sums(weight, count, total)
 
     def maximise(self, statistics: Sums) -> BernoulliModel:
         """The model of these statistics."""
@@ -421,9 +430,9 @@ class PoissonKind:
     columns: Index | None = None
     alpha: float = 1.0
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Sums:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Sums:
         """What of the data the fit needs."""
-        moments = Moments(*class_moments(select(X, self.columns), codes, weights, C))
+        moments = Moments(*class_moments(select(X, self.columns), codes, weights, C, check=check))
         return Sums(moments.weight, moments.count, moments.mean * moments.count)
 
     def maximise(self, statistics: Sums) -> PoissonModel:
@@ -453,14 +462,20 @@ class CategoricalKind:
     sizes: tuple[int, ...] | None = None
     """Least number of categories of each column"""
 
-    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> Tables:
+    def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Tables:
         """What of the data the fit needs."""
         X = select(X, self.columns)
-        found = n_categories(X)
-        sizes = found if self.sizes is None else np.maximum(found, self.sizes)
-        counts = category_counts(X, codes, weights, C, sizes.tolist())
-        weight = np.bincount(codes, weights, minlength=C).astype(np.float64)
+        sizes = self._at_least(n_categories(X[:BLOCK_ROWS]))
+        weight, counts, met = category_counts(X, codes, weights, C, sizes.tolist())
+        if met:
+            check(X, met)
+            if met & UNSEEN:  # later rows hold larger codes
+                sizes = self._at_least(n_categories(X))
+                weight, counts, _ = category_counts(X, codes, weights, C, sizes.tolist())
         return Tables(weight, counts)
+
+    def _at_least(self, found: NDArray[np.int64]) -> NDArray[np.int64]:
+        return found if self.sizes is None else np.maximum(found, self.sizes)
 
     def maximise(self, statistics: Tables) -> CategoricalModel:
         """The model of these statistics."""

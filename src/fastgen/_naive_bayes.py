@@ -7,6 +7,11 @@ a sparse one in compressed rows; it is checked by the caller.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from math import ceil
+from operator import or_
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +26,18 @@ _TYPES = {np.dtype(name): i for i, name in enumerate(["f8", "f4", "i1", "i2", "i
 _INFINITE = 1e290  # a weight of infinity: 0 times it is 0
 _UNIT = 32
 _DENSE = 4 << 20  # bytes of sparse rows that are made dense at a time
+_LANES = 16  # most categories of columns that are looked up in registers
+_FIRST_CACHE = 16 << 10
+NOT_FINITE, NEGATIVE, UNSEEN = kernel.NOT_FINITE, kernel.NEGATIVE, kernel.UNSEEN
+
+Check = Callable[[Any, int], None]
+"""Is given X and what a kernel has met that may be an error (NOT_FINITE, NEGATIVE, UNSEEN), to look closer."""
+
+
+def _allow(X: Any, met: int) -> None:
+    """The caller has looked through X already."""
+
+
 _WHAT = {
     "joint": kernel.JOINT,
     "predict": kernel.PREDICT,
@@ -64,7 +81,7 @@ class LinearTerm:
         constant = np.zeros(len(weights)) if self.constant is None else self.constant
         if hasattr(X, "indptr"):
             return [_sparse(X, weights)], constant
-        return [_dense(kernel.LINEAR, X, self.columns, a=weights)], constant
+        return [_dense(kernel.LINEAR, X, self.columns, a=weights, by_column=_padded(weights.T))], constant
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,10 @@ class BinaryTerm:
             return [_sparse(X, ratio, self.threshold)], self.log_q.sum(axis=1)
         finite = bool(np.isfinite(ratio).all())
         a, constant = (ratio, self.log_q.sum(axis=1)) if finite else (self.log_p, np.zeros(len(ratio)))
-        term = _dense(kernel.BINARY, X, self.columns, a=a, b=self.log_q, threshold=self.threshold, binary=finite)
+        term = _dense(
+            kernel.BINARY, X, self.columns, a=a, b=self.log_q, threshold=self.threshold, binary=finite,
+            by_column=_padded(a.T) if finite else None,
+        )  # fmt: skip
         return [term], constant
 
 
@@ -102,16 +122,29 @@ class TableTerm:
 
     def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
         """As the kernel takes them, and a constant for each class."""
+        sizes = np.array([len(table) for table in self.tables], np.intp)
+        few = sizes <= _LANES
+        C = self.tables[0].shape[1]
+        return [self._term(X, np.flatnonzero(of)) for of in (few, ~few) if of.any()], np.zeros(C)
+
+    def _term(self, X: Any, which: Index) -> kernel.Term:
         C = self.tables[0].shape[1]
         rows: list[Array] = []
-        for j, table in enumerate(self.tables):
+        for j in which:
             unseen = np.full(C, np.nan) if self.unseen is None else self.unseen[j]
-            rows += [table, unseen[None], np.zeros((1, C))]
-        sizes = np.array([len(table) for table in self.tables], np.intp)
+            rows += [self.tables[j], unseen[None], np.zeros((1, C))]
+        sizes = np.array([len(self.tables[j]) for j in which], np.intp)
         first = (np.cumsum(sizes + 2) - sizes - 2).astype(np.intp)
-        return [
-            _dense(kernel.TABLE, X, self.columns, a=_padded(np.concatenate(rows)), sizes=sizes, first=first)
-        ], np.zeros(C)
+        lanes = 8 if sizes.max() <= 8 else _LANES
+        by_column = None
+        if sizes.max() <= lanes:
+            by_column = np.zeros((len(which) * C, lanes))
+            for i, j in enumerate(which):
+                by_column[i * C : (i + 1) * C, : sizes[i]] = self.tables[j].T
+        return _dense(
+            kernel.TABLE, X, which if self.columns is None else self.columns[which], a=_padded(np.concatenate(rows)),
+            sizes=sizes, first=first, by_column=by_column,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,10 +177,13 @@ def _offsets(X: Any, columns: Index | None) -> Index:
 def _dense(
     kind: int, X: Any, columns: Index | None, *, a: Array | None = None, b: Array | None = None,
     norm: Array | None = None, threshold: float = 0.0, binary: bool = False, sizes: Index | None = None,
-    first: Index | None = None
+    first: Index | None = None, by_column: Array | None = None
 ) -> kernel.Term:  # fmt: skip
     a, b, norm = (None if x is None else np.ascontiguousarray(x, np.float64) for x in (a, b, norm))
-    return kernel.Term(kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, binary, sizes, first)
+    return kernel.Term(
+        kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, binary, sizes, first,
+        by_column=by_column,
+    )  # fmt: skip
 
 
 def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
@@ -158,7 +194,9 @@ def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Te
     )  # fmt: skip
 
 
-def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None = None) -> NDArray[Any]:
+def score(
+    X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None = None, check: Check = _allow
+) -> NDArray[Any]:
     """What is wanted of log p(x, y) for each row.
 
     Parameters
@@ -170,14 +208,15 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
         log p(x, y), (n, C); the best class, (n,), of equals the first, and where none is possible that of the best
         prior; p(y | x) or its logarithm, (n, C); log p(x), (n,).
     n_threads : int, optional
+    check : callable, optional
+        Is called if there may be values that the model does not take.
     """
     n, C = X.shape[0], len(log_prior)
     if hasattr(X, "indptr") and not all(
         np.isfinite(term.log_p - term.log_q).all() for term in terms if isinstance(term, BinaryTerm)
     ):
-        rows = max(1, _DENSE // (8 * X.shape[1]))  # differences of infinities are no weights
-        blocks = [score(X[i : i + rows].toarray(), terms, log_prior, what, n_threads) for i in range(0, n, rows)]
-        return np.concatenate(blocks)
+        check(X, NOT_FINITE)
+        return _score_as_dense(X, terms, log_prior, what, n_threads)  # differences of infinities are no weights
     constants = np.array(log_prior, np.float64)
     parts: list[kernel.Term] = []
     for term in terms:
@@ -189,21 +228,25 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
     flat = None if out is None else out.reshape(-1)
     width = C if out is not None and out.ndim == 2 else 1
     fallback = int(np.argmax(log_prior))
-    bad = False
+    met = 0
     infinite = any(not np.isfinite(values).all() for term in terms for values in _weights(term))
+
+    lock = Lock()
 
     def make_body(missing: bool) -> Callable[[], Body]:
         def make() -> Body:
             work = np.empty(kernel.work_size(C))
 
             def body(first: int, stop: int) -> None:
-                nonlocal bad
+                nonlocal met
                 here = None if flat is None else flat[first * width : stop * width]
                 there = None if labels is None else labels[first:stop]
-                if kernel.score(
+                found = kernel.score(
                     parts, constants, infinite, _WHAT[what], first, stop, missing, fallback, here, there, work
-                ):
-                    bad = True
+                )
+                if found & ~met:  # several threads only ever set bits
+                    with lock:
+                        met |= found
 
             return body
 
@@ -211,12 +254,17 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
 
     cost = n * C * X.shape[1] * 0.1
     run_chunks(lambda: make_body(False)(), n, _UNIT, cost, n_threads)
-    if bad and not hasattr(X, "indptr"):
-        for term in terms:
-            if isinstance(term, TableTerm) and term.unseen is None:
-                _refuse_unseen(X, term)
-        if X.dtype.kind == "f" and np.isnan(X).any():
-            run_chunks(lambda: make_body(True)(), n, _UNIT, cost, n_threads)
+    if met:
+        check(X, met)
+        if hasattr(X, "indptr"):
+            if any(isinstance(term, BinaryTerm) for term in terms) and np.isnan(X.data).any():
+                return _score_as_dense(X, terms, log_prior, what, n_threads)
+        else:
+            for term in terms:
+                if isinstance(term, TableTerm) and term.unseen is None:
+                    _refuse_unseen(X, term)
+            if met & NOT_FINITE and X.dtype.kind == "f" and np.isnan(X).any():
+                run_chunks(lambda: make_body(True)(), n, _UNIT, cost, n_threads)
     if out is not None:
         for term in terms:
             if isinstance(term, PoissonTerm) and what in ("joint", "log_prob"):
@@ -224,6 +272,12 @@ def score(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads:
                 out -= factorials if what == "log_prob" else factorials[:, None]
         return out
     return cast(Index, labels)
+
+
+def _score_as_dense(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None) -> NDArray[Any]:
+    rows = max(1, _DENSE // (8 * X.shape[1]))
+    blocks = [X[i : i + rows].toarray() for i in range(0, X.shape[0], rows)]
+    return np.concatenate([score(block, terms, log_prior, what, n_threads) for block in blocks])
 
 
 def _weights(term: Term) -> tuple[Array, ...]:
@@ -261,7 +315,7 @@ def _summed(
     record: int,
     row_ns: float,
     make: Callable[[], Any],
-    add: Callable[[Any, int, int], None],
+    add: Callable[[Any, int, int], object],
     n_threads: int | None,
 ) -> list[Any]:
     """The records of fixed segments of the rows, each filled by add(record, first, stop)."""
@@ -280,7 +334,7 @@ def _summed(
 
 
 def class_moments(
-    X: Any, codes: Index, weights: Array | None, C: int, n_threads: int | None = None
+    X: Any, codes: Index, weights: Array | None, C: int, n_threads: int | None = None, check: Check = _allow
 ) -> tuple[Array, Array, Array, Array]:
     """Weight (C,), and of the cells that are there count (C, d), mean (C, d) and scatter about it (C, d)."""
     n, d = X.shape
@@ -308,55 +362,116 @@ def class_moments(
             weight += part
         return weight, count, mean, scatter
 
-    found = totals(False)
-    return found if np.isfinite(found[2]).all() and np.isfinite(found[3]).all() else totals(True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = totals(False)
+    if np.isfinite(found[2]).all() and np.isfinite(found[3]).all():
+        return found
+    check(X, NOT_FINITE)
+    return totals(True)
 
 
 def class_sums(
     X: Any, codes: Index, weights: Array | None, C: int, threshold: float | None = None, n_threads: int | None = None
-) -> tuple[Array, Array]:
-    """Weight (C,), and sums (C, d) of X, or of X > threshold."""
+) -> tuple[Array, Array, int]:
+    """Weight (C,), sums (C, d) of X, or of X > threshold, and what X holds: NOT_FINITE, NEGATIVE."""
+    if hasattr(X, "indptr"):
+        return _sparse_sums(X, codes, weights, C, threshold, n_threads)
     n, d = X.shape
-    binary = threshold is not None
+    term = _dense(kernel.LINEAR, X, None, threshold=threshold or 0.0)
+    grouped = 8 * C * d > _FIRST_CACHE
+    met = [0]
 
     def make() -> tuple[Array, Array]:
         return np.zeros(C), np.zeros((C, d))
 
-    if hasattr(X, "indptr"):
-        term = kernel.Term(
-            kernel.SPARSE, _TYPES[X.data.dtype], X.data, threshold=threshold or 0.0, indices=X.indices,
-            indptr=X.indptr, columns=d,
-        )  # fmt: skip
-        rows = np.argsort(codes, kind="stable").astype(np.intp)  # class by class: sums stay in the cache
+    def add(record: tuple[Array, Array], first: int, stop: int) -> None:
+        waiting = np.zeros((C, kernel.GROUP + 1), np.intp) if grouped else None
+        met.append(kernel.sums(term, threshold is not None, codes, weights, first, stop, waiting, *record))
 
-        def add(record: tuple[Array, Array], first: int, stop: int) -> None:
-            kernel.sparse_sums(term, binary, rows, codes, weights, first, stop, *record)
+    records = _summed(n, 8 * C * d, 1.0 * d, make, add, n_threads)
+    total, sums = records[0]
+    for weight, part in records[1:]:
+        total += weight
+        sums += part
+    return total, sums, _union(met)
 
-        row_ns = 10.0 + 2.0 * X.nnz / max(1, n)
-    else:
-        term = _dense(kernel.LINEAR, X, None, threshold=threshold or 0.0)
 
-        def add(record: tuple[Array, Array], first: int, stop: int) -> None:
-            kernel.sums(term, binary, codes, weights, first, stop, *record)
+def _sparse_sums(
+    X: Any, codes: Index, weights: Array | None, C: int, threshold: float | None, n_threads: int | None
+) -> tuple[Array, Array, int]:
+    """Class by class: their sums stay in the cache, and nobody else adds to them."""
+    n, d = X.shape
+    term = kernel.Term(
+        kernel.SPARSE, _TYPES[X.data.dtype], X.data, threshold=threshold or 0.0, indices=X.indices, indptr=X.indptr,
+        columns=d,
+    )  # fmt: skip
+    rows = np.argsort(codes.astype(np.uint16) if C <= 1 << 16 else codes, kind="stable").astype(np.intp)
+    ends = np.cumsum(np.bincount(codes, minlength=C)).tolist()
+    most = max(1024, ceil(n / 8))
+    pieces: list[tuple[int, int, int, bool]] = []  # rows first..stop-1 from class c on; whether they are c's first
+    first, lowest = 0, 0
+    for c, (begin, end) in enumerate(pairwise([0, *ends])):
+        if end - first > most:  # small classes go together
+            if begin > first:
+                pieces.append((first, begin, lowest, True))
+            pieces += [(start, min(end, start + most), c, start == begin) for start in range(begin, end, most)]
+            first, lowest = end, c + 1
+    if first < n:
+        pieces.append((first, n, lowest, True))
+    total, sums = np.zeros(C), np.zeros((C, d))
+    more: dict[int, tuple[Array, Array]] = {
+        i: (np.zeros(1), np.zeros((1, d))) for i, piece in enumerate(pieces) if not piece[3]
+    }
+    met = [0]
 
-        row_ns = 1.0 * d
-    records = _summed(n, 8 * C * d, row_ns, make, add, n_threads)
-    return sum((r[0] for r in records), np.zeros(C)), sum((r[1] for r in records), np.zeros((C, d)))
+    def make_body() -> Body:
+        def body(first: int, last: int) -> None:
+            for i in range(first, last):
+                start, stop, lowest, _ = pieces[i]
+                record = more.get(i, (total[lowest:], sums[lowest:]))
+                met.append(
+                    kernel.sparse_sums(term, threshold is not None, rows, codes, weights, start, stop, lowest, *record)
+                )
+
+        return body
+
+    run_chunks(make_body, len(pieces), 1, 10.0 * n + 2.0 * X.nnz, n_threads)
+    for i, (weight, part) in more.items():
+        total[pieces[i][2]] += weight[0]
+        sums[pieces[i][2]] += part[0]
+    return total, sums, _union(met)
+
+
+def _union(flags: Sequence[int]) -> int:
+    return reduce(or_, flags, 0)
 
 
 def category_counts(
     X: Any, codes: Index, weights: Array | None, C: int, sizes: Sequence[int], n_threads: int | None = None
-) -> tuple[Array, ...]:
-    """For each column (C, M_j) weights of codes 0, ..., M_j - 1; others are left out."""
+) -> tuple[Array, tuple[Array, ...], int]:
+    """Weight (C,), for each column (C, M_j) weights of codes 0, ..., M_j - 1, and what X holds beyond.
+
+    That is NEGATIVE (missing values too) or UNSEEN; it is left out.
+    """
+    n, d = X.shape
     widths = np.array(sizes, np.intp)
-    first = np.concatenate([[0], np.cumsum(widths + 2)])
-    term = _dense(kernel.TABLE, X, None, sizes=widths, first=first[:-1].astype(np.intp))
-    total = int(first[-1]) * C
+    first = np.concatenate([[0], np.cumsum(widths + 2)]) * C
+    begin = np.ascontiguousarray(first[:-1] + np.arange(C)[:, None] * (widths + 2), np.intp)
+    term = _dense(kernel.TABLE, X, None, sizes=widths, first=np.ascontiguousarray(first[:-1], np.intp))
+    whole = weights is None and n < 1 << 32
+    ones = None if weights is not None or whole else np.ones(n)
+    met = [0]
 
-    def add(record: Array, begin: int, stop: int) -> None:
-        kernel.counts(term, C, codes, weights, begin, stop, record)
+    def add(record: Any, start: int, stop: int) -> None:
+        tables = (record, None) if whole else (None, record)
+        met.append(kernel.counts(term, begin, codes, weights if ones is None else ones, start, stop, *tables))
 
-    records = _summed(X.shape[0], 8 * total, 1.5 * X.shape[1], lambda: np.zeros(total), add, n_threads)
-    summed = sum(records, np.zeros(total))
-    blocks = np.split(summed, first[1:-1] * C)
-    return tuple(block.reshape(C, -1)[:, :-2] for block in blocks)
+    def make() -> Any:
+        return np.zeros(first[-1], np.uint32 if whole else np.float64)
+
+    records = _summed(n, 8 * int(first[-1]), 1.0 * d, make, add, n_threads)
+    summed = np.zeros(first[-1])
+    for record in records:
+        summed += record
+    blocks = [block.reshape(C, -1) for block in np.split(summed, first[1:-1])]
+    return blocks[0].sum(axis=1), tuple(block[:, :-2] for block in blocks), _union(met)

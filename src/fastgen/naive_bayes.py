@@ -77,7 +77,7 @@ from fastgen._em import Fit, expectation_maximisation
 from fastgen._estimator import FastgenEstimator, atomic
 from fastgen._frames import MISSING, UNKNOWN, Column, columns_of, is_frame
 from fastgen._missing import Index
-from fastgen._naive_bayes import LinearTerm, Term, class_moments, score
+from fastgen._naive_bayes import NEGATIVE, LinearTerm, Term, class_moments, score
 from fastgen._validation import (
     BLOCK_ROWS,
     Array,
@@ -151,8 +151,11 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             checked = validate_data(self, X, y, reset=reset, accept_sparse=accept, ensure_all_finite=False)
             X, y = checked if isinstance(checked, tuple) else (checked, y)
         X = _as_matrix(X)
-        self._check_values(X)
         return X if isinstance(y, str) else (X, y)
+
+    def _look_closer(self, X: Matrix, met: int) -> None:
+        """Refuse what a kernel has met, if the model does not take it."""
+        self._check_values(X)
 
     def _check_values(self, X: Matrix) -> None:
         """Refuse infinity, and NaN where it is not a missing value."""
@@ -298,7 +301,7 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
         return self
 
     def _count(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> tuple[Any, ...]:
-        return tuple(kind.statistics(X, codes, weights, C) for kind in self._kinds())
+        return tuple(kind.statistics(X, codes, weights, C, self._look_closer) for kind in self._kinds())
 
     def _update(self, statistics: tuple[Any, ...]) -> None:
         """The fit from statistics."""
@@ -311,7 +314,7 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
 
     def _score(self, X: Any, what: str) -> NDArray[Any]:
         check_is_fitted(self)
-        return score(self._validate(X), self._terms(), self._log_prior(), what)
+        return score(self._validate(X), self._terms(), self._log_prior(), what, check=self._look_closer)
 
     def predict_joint_log_proba(self, X: Any) -> Array:
         """log p(x, y) of each sample with each class.
@@ -368,6 +371,8 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             Where no class is possible, the one of the largest prior.
         """
         codes = self._score(X, "predict")
+        if self.classes_.dtype == codes.dtype and self.classes_[-1] == len(self.classes_) - 1 and not self.classes_[0]:
+            return codes  # the classes are 0, 1, 2, ...
         labels: NDArray[Any] = self.classes_[codes]
         return labels
 
@@ -450,6 +455,7 @@ class _GenerativeNB(_BaseNB):
         check_number(self.tol, "tol", Real, 0)
         check_number(self.max_iter, "max_iter", Integral, 1)
         C = len(self.classes_)
+        self._look_closer(X, NEGATIVE)
         self._survey(X, weights, None)
         known, rest = np.flatnonzero(~unknown), np.flatnonzero(unknown)
         X_known, X_rest = X[known], X[rest]
@@ -683,13 +689,21 @@ class _DiscreteNB(_BaseNB):
     def _log_prior(self) -> Array:
         return np.asarray(self.class_log_prior_, np.float64)
 
-    def _refuse_negative(self, X: Matrix) -> None:
+
+class _WordsNB(_DiscreteNB):
+    """X holds counts of words."""
+
+    _takes_sparse = True
+    _takes_nan = False
+
+    def _look_closer(self, X: Matrix, met: int) -> None:
+        super()._look_closer(X, met)
         values = X.data if is_sparse(X) else X
-        if values.dtype.kind != "u" and values.size and values.min() < 0:
+        if met & NEGATIVE and values.size and values.min() < 0:
             raise ValueError(f"Negative values in data passed to {type(self).__name__} (input X).")
 
 
-class MultinomialNB(_DiscreteNB, _GenerativeNB):
+class MultinomialNB(_WordsNB, _GenerativeNB):
     """Naive Bayes for counts of words: scikit-learn's, with log p(x), draws, and rows without labels.
 
     Parameters
@@ -738,8 +752,6 @@ class MultinomialNB(_DiscreteNB, _GenerativeNB):
     array(['b'], dtype='<U1')
     """
 
-    _takes_sparse = True
-    _takes_nan = False
     feature_count_: Array
     feature_log_prob_: Array
 
@@ -773,7 +785,6 @@ class MultinomialNB(_DiscreteNB, _GenerativeNB):
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
         checked = super()._validate(X, y, reset=reset)
         if isinstance(checked, tuple):
-            self._refuse_negative(checked[0])
             self._alpha = self._check_alpha()
         return checked
 
@@ -816,7 +827,7 @@ class MultinomialNB(_DiscreteNB, _GenerativeNB):
         return model.draw(codes, rng), self.classes_[codes]
 
 
-class ComplementNB(_DiscreteNB):
+class ComplementNB(_WordsNB):
     """Complement Naive Bayes: scikit-learn's. Each class is scored by the words of all others.
 
     No generative model: it has neither ``log_prob`` nor ``sample``, and `predict_proba` is the softmax of its scores.
@@ -861,8 +872,6 @@ class ComplementNB(_DiscreteNB):
     array(['b'], dtype='<U1')
     """
 
-    _takes_sparse = True
-    _takes_nan = False
     feature_count_: Array
     feature_all_: Array
     feature_log_prob_: Array
@@ -893,7 +902,6 @@ class ComplementNB(_DiscreteNB):
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
         checked = super()._validate(X, y, reset=reset)
         if isinstance(checked, tuple):
-            self._refuse_negative(checked[0])
             self._alpha = self._check_alpha()
         return checked
 
@@ -1130,14 +1138,14 @@ class CategoricalNB(_DiscreteNB, _GenerativeNB):
 
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
         checked = super()._validate(X, y, reset=reset)
-        self._refuse_negative(checked[0] if isinstance(checked, tuple) else checked)
         if isinstance(checked, tuple):
             check_number(self.alpha, "alpha", Real, 0)
             self._alpha = float(self._check_alpha())
         return checked
 
-    def _refuse_negative(self, X: Matrix) -> None:
-        if X.dtype.kind != "u" and np.fmin.reduce(X, axis=None) <= -1:  # -0.5 is truncated
+    def _look_closer(self, X: Matrix, met: int) -> None:
+        super()._look_closer(X, met)
+        if met & NEGATIVE and X.dtype.kind != "u" and np.fmin.reduce(X, axis=None) <= -1:  # -0.5 is truncated
             raise ValueError(f"Negative values in data passed to {type(self).__name__} (input X).")
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
@@ -1367,7 +1375,7 @@ class MixedNB(_GenerativeNB):
         for start in range(0, len(X), _MIXED_ROWS):
             rows = slice(start, start + _MIXED_ROWS)
             w = None if weights is None else weights[rows]
-            parts.append([kind.statistics(X[rows], codes[rows], w, C) for kind in kinds])
+            parts.append([kind.statistics(X[rows], codes[rows], w, C, self._look_closer) for kind in kinds])
         return tuple(reduce(add, of_kind) for of_kind in zip(*parts, strict=True))
 
     def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:

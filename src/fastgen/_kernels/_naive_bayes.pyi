@@ -17,6 +17,10 @@ PREDICT: int
 PROBA: int
 LOG_PROBA: int
 LOG_PROB: int
+NOT_FINITE: int
+NEGATIVE: int
+UNSEEN: int
+GROUP: int
 
 @disjoint_base
 class Term:
@@ -37,6 +41,7 @@ class Term:
         indices: NDArray[Any] | None = None,
         indptr: NDArray[Any] | None = None,
         columns: int = 0,
+        by_column: _Array | None = None,
     ) -> None: ...
 
 def work_size(C: int) -> int: ...
@@ -60,9 +65,10 @@ def sums(
     weights: _Array | None,
     first: int,
     stop: int,
+    waiting: _Index | None,
     total: _Array,
     out: _Array,
-) -> None: ...
+) -> int: ...
 def sparse_sums(
     term: Term,
     binary: bool,
@@ -71,10 +77,20 @@ def sparse_sums(
     weights: _Array | None,
     first: int,
     stop: int,
+    lowest: int,
     total: _Array,
     out: _Array,
-) -> None: ...
-def counts(term: Term, C: int, codes: _Index, weights: _Array | None, first: int, stop: int, out: _Array) -> None: ...
+) -> int: ...
+def counts(
+    term: Term,
+    begin: _Index,
+    codes: _Index,
+    weights: _Array | None,
+    first: int,
+    stop: int,
+    whole: NDArray[np.uint32] | None,
+    out: _Array | None,
+) -> int: ...
 def moments(
     term: Term,
     missing: bool,

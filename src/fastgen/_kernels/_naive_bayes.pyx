@@ -4,6 +4,9 @@ Kernels only: no validation, no allocation, no Python objects in loops. Arrays a
 (fastgen._naive_bayes); there is at least one row, column and class.
 """
 
+from libc.stdint cimport uint32_t
+
+
 cdef extern from "naive_bayes.h" nogil:
     int _GAUSSIAN "NB_GAUSSIAN"
     int _LINEAR "NB_LINEAR"
@@ -26,6 +29,8 @@ cdef extern from "naive_bayes.h" nogil:
         const double* a
         const double* b
         const double* norm
+        const double* by_column
+        int lanes
         double threshold
         int binary
         const Py_ssize_t* sizes
@@ -44,12 +49,17 @@ cdef extern from "naive_bayes.h" nogil:
     Py_ssize_t nb_work_size(Py_ssize_t C)
     int nb_score(const nb_model* model, int what, Py_ssize_t first, Py_ssize_t stop, int missing,
                  Py_ssize_t fallback, double* out, Py_ssize_t* labels, double* memory)
-    void nb_sums(const nb_term* m, int binary, const Py_ssize_t* codes, const double* weights, Py_ssize_t first,
-                 Py_ssize_t stop, double* total, double* sums)
-    void nb_sparse_sums(const nb_term* m, int binary, const Py_ssize_t* rows, const Py_ssize_t* codes,
-                        const double* weights, Py_ssize_t first, Py_ssize_t stop, double* total, double* sums)
-    void nb_counts(const nb_term* m, Py_ssize_t C, const Py_ssize_t* codes, const double* weights,
-                   Py_ssize_t first, Py_ssize_t stop, double* counts)
+    int _NOT_FINITE "NB_NOT_FINITE"
+    int _NEGATIVE "NB_NEGATIVE"
+    int _UNSEEN "NB_UNSEEN"
+    int _GROUP "NB_GROUP"
+    int nb_sums(const nb_term* m, int binary, const Py_ssize_t* codes, const double* weights, Py_ssize_t first,
+                Py_ssize_t stop, Py_ssize_t C, Py_ssize_t* waiting, double* total, double* sums)
+    int nb_sparse_sums(const nb_term* m, int binary, const Py_ssize_t* rows, const Py_ssize_t* codes,
+                       const double* weights, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t lowest, double* total,
+                       double* sums)
+    int nb_counts(const nb_term* m, const Py_ssize_t* begin, const Py_ssize_t* codes, const double* weights,
+                  Py_ssize_t first, Py_ssize_t stop, uint32_t* whole, double* counts)
     void nb_moments(const nb_term* m, int missing, const Py_ssize_t* codes, const double* weights,
                     Py_ssize_t first, Py_ssize_t stop, double* total, double* about, double* count, double* sums,
                     double* squares)
@@ -64,6 +74,10 @@ PREDICT = _PREDICT
 PROBA = _PROBA
 LOG_PROBA = _LOG_PROBA
 LOG_PROB = _LOG_PROB
+NOT_FINITE = _NOT_FINITE
+NEGATIVE = _NEGATIVE
+UNSEEN = _UNSEEN
+GROUP = _GROUP
 
 
 cdef class Term:
@@ -79,13 +93,15 @@ cdef class Term:
     def __init__(self, int kind, int type, X, const Py_ssize_t[::1] offsets=None, const double[:, ::1] a=None,
                  const double[:, ::1] b=None, const double[:, ::1] norm=None, double threshold=0.0, bint binary=False,
                  const Py_ssize_t[::1] sizes=None, const Py_ssize_t[::1] first=None, indices=None, indptr=None,
-                 Py_ssize_t columns=0) -> None:
-        self.arrays = (X, offsets, a, b, norm, sizes, first, indices, indptr)
+                 Py_ssize_t columns=0, const double[:, ::1] by_column=None) -> None:
+        self.arrays = (X, offsets, a, b, norm, sizes, first, indices, indptr, by_column)
         self.t.kind, self.t.type, self.t.threshold, self.t.binary = kind, type, threshold, binary
         self.t.x = <const char*><Py_ssize_t>X.ctypes.data
         self.t.a = NULL if a is None else &a[0, 0]
         self.t.b = NULL if b is None else &b[0, 0]
         self.t.norm = NULL if norm is None else &norm[0, 0]
+        if by_column is not None:
+            self.t.by_column, self.t.lanes = &by_column[0, 0], by_column.shape[1]
         if offsets is not None:
             self.t.columns, self.t.row_stride, self.t.offsets = offsets.shape[0], X.strides[0], &offsets[0]
             self.t.contiguous = True
@@ -108,45 +124,63 @@ def work_size(Py_ssize_t C) -> int:
 def score(list terms, const double[::1] log_prior, bint infinite, int what, Py_ssize_t first,
           Py_ssize_t stop, bint missing, Py_ssize_t fallback, double[::1] out, Py_ssize_t[::1] labels,
           double[::1] work) -> int:
-    """Rows first..stop-1 under at most 8 terms: into out or labels, which begin with row `first`. See nb_score."""
+    """Rows first..stop-1 under at most 8 terms: into out or labels, which begin with row `first`. See nb_score.
+
+    Returns which of NOT_FINITE, NEGATIVE and UNSEEN it has met.
+    """
     cdef nb_term[8] array
     cdef nb_model m
     cdef double* o = NULL if out is None else &out[0]
     cdef Py_ssize_t* codes = NULL if labels is None else &labels[0]
     cdef Py_ssize_t i
-    cdef int bad
+    cdef int met
     for i in range(len(terms)):
         array[i] = (<Term>terms[i]).t
     m.C, m.P, m.log_prior = log_prior.shape[0], (log_prior.shape[0] + 7) // 8 * 8, &log_prior[0]
     m.terms, m.term, m.infinite = len(terms), array, infinite
     with nogil:
-        bad = nb_score(&m, what, first, stop, missing, fallback, o, codes, &work[0])
-    return bad
+        met = nb_score(&m, what, first, stop, missing, fallback, o, codes, &work[0])
+    return met
 
 
 def sums(Term term, bint binary, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,
-         Py_ssize_t stop, double[::1] total, double[:, ::1] out) -> None:
-    """total (C,) and out (C, d) += the weights and weighted rows of each class."""
+         Py_ssize_t stop, Py_ssize_t[:, ::1] waiting, double[::1] total, double[:, ::1] out) -> int:
+    """total (C,) and out (C, d) += the weights and weighted rows of each class. waiting: (C, GROUP + 1), 0, or none.
+
+    Returns which of NOT_FINITE and NEGATIVE it has met.
+    """
     cdef const double* w = NULL if weights is None else &weights[0]
+    cdef Py_ssize_t* queues = NULL if waiting is None else &waiting[0, 0]
+    cdef int met
     with nogil:
-        nb_sums(&term.t, binary, &codes[0], w, first, stop, &total[0], &out[0, 0])
+        met = nb_sums(&term.t, binary, &codes[0], w, first, stop, out.shape[0], queues, &total[0], &out[0, 0])
+    return met
 
 
 def sparse_sums(Term term, bint binary, const Py_ssize_t[::1] rows, const Py_ssize_t[::1] codes,
-                const double[::1] weights, Py_ssize_t first, Py_ssize_t stop, double[::1] total,
-                double[:, ::1] out) -> None:
-    """The same of the sparse rows with the numbers rows[first:stop]."""
+                const double[::1] weights, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t lowest, double[::1] total,
+                double[:, ::1] out) -> int:
+    """The same of the sparse rows with the numbers rows[first:stop]; total and out begin with the class `lowest`."""
     cdef const double* w = NULL if weights is None else &weights[0]
+    cdef int met
     with nogil:
-        nb_sparse_sums(&term.t, binary, &rows[0], &codes[0], w, first, stop, &total[0], &out[0, 0])
+        met = nb_sparse_sums(&term.t, binary, &rows[0], &codes[0], w, first, stop, lowest, &total[0], &out[0, 0])
+    return met
 
 
-def counts(Term term, Py_ssize_t C, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,
-           Py_ssize_t stop, double[::1] out) -> None:
-    """out += weights of the categories of each column and class: of column j, (C, sizes[j] + 2)."""
+def counts(Term term, const Py_ssize_t[:, ::1] begin, const Py_ssize_t[::1] codes, const double[::1] weights,
+           Py_ssize_t first, Py_ssize_t stop, uint32_t[::1] whole, double[::1] out) -> int:
+    """out += weights, or whole += 1, for the categories: of column j and class c from begin[c, j] on.
+
+    Returns which of NEGATIVE and UNSEEN it has met.
+    """
     cdef const double* w = NULL if weights is None else &weights[0]
+    cdef uint32_t* n = NULL if whole is None else &whole[0]
+    cdef double* sums = NULL if out is None else &out[0]
+    cdef int met
     with nogil:
-        nb_counts(&term.t, C, &codes[0], w, first, stop, &out[0])
+        met = nb_counts(&term.t, &begin[0, 0], &codes[0], w, first, stop, n, sums)
+    return met
 
 
 def moments(Term term, bint missing, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,

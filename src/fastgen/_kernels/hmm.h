@@ -17,7 +17,6 @@
 
 #include "mixture.h"
 
-#define VMAX(a, b) ((a) > (b) ? (a) : (b))
 #define STEPS (TILE / LANES)
 #define BLOCK_TILES BATCH(FULL) /* of the backward pass: expected transitions and moments are summed up for so many */
 

@@ -26,6 +26,9 @@ enum { NB_F64, NB_F32, NB_I8, NB_I16, NB_I32, NB_I64, NB_U8, NB_U16, NB_U32, NB_
 /* What is wanted. */
 enum { NB_JOINT, NB_PREDICT, NB_PROBA, NB_LOG_PROBA, NB_LOG_PROB };
 
+/* What a kernel has met: sums that are not finite; negative values, or codes of missing ones; codes of no category. */
+enum { NB_NOT_FINITE = 1, NB_NEGATIVE = 2, NB_UNSEEN = 4 };
+
 typedef struct {
     int kind, type;
     ptrdiff_t columns; /* d of this term */
@@ -36,6 +39,9 @@ typedef struct {
     const double *a, *b; /* GAUSSIAN: means, 1 / standard deviations; LINEAR: weights, what a missing value takes away;
                             BINARY: log p, log q */
     const double *norm;  /* GAUSSIAN: (C, d) log(2 pi variance), if values are missing */
+    const double *by_column; /* LINEAR, BINARY as a product: a transposed, (d, P). TABLE: the categories of each column
+                                and class along `lanes` numbers, (d, C, lanes); both may be absent */
+    int lanes;               /* 8 or 16, at least all sizes */
 
     double threshold;               /* BINARY, SPARSE if binary */
     int binary;                     /* SPARSE: 1 for what is above the threshold */
@@ -111,9 +117,9 @@ typedef struct {
 } nb_next;
 
 static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from) {
-    const ptrdiff_t size = m->type == NB_F64 ? 8 : 4, columns = VMIN(NB_COLUMNS, m->columns - from);
+    static const char size[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8}; /* by type */
     nb_next next = {m->x + row * m->row_stride + m->offsets[from], m->row_stride, 0};
-    if (m->contiguous) next.lines = (columns * size + 63) / 64 * TILE;
+    if (m->contiguous) next.lines = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64 * TILE;
     return next;
 }
 
@@ -176,8 +182,8 @@ static ALWAYS_INLINE void nb_columns(const int kind, const int missing, const do
     const int most = kind == NB_GAUSSIAN ? 2 : 4;
     ptrdiff_t c = 0;
 #define CALL(H)                                                                                                        \
-    nb_block(kind, missing, H, x, d, a + c * stride, b + c * stride, norm + c * stride, stride, m->threshold, next,    \
-             c / most * d, joint + c * TILE)
+    nb_block(kind, missing, H, x, d, a + c * stride, b ? b + c * stride : 0, norm ? norm + c * stride : 0, stride,     \
+             m->threshold, next, c / most * d, joint + c * TILE)
     for (; c + most <= C; c += most) CALL(most);
     switch (C - c) {
     case 3: CALL(3); break;
@@ -187,10 +193,123 @@ static ALWAYS_INLINE void nb_columns(const int kind, const int missing, const do
 #undef CALL
 }
 
+/* joint (C, TILE) += rows (TILE, P), by way of x (NB_COLUMNS, TILE). */
+static ALWAYS_INLINE void nb_add_transposed(const double *rows, ptrdiff_t C, ptrdiff_t P, double *x, double *joint) {
+    for (ptrdiff_t c = 0; c < C; c += NB_COLUMNS) {
+        const ptrdiff_t here = VMIN(NB_COLUMNS, C - c);
+        load_tile(rows + c, 0, TILE, here, P, 1, x);
+        for (ptrdiff_t i = 0; i < here * TILE; i += VL)
+            vstore(joint + c * TILE + i, vload(joint + c * TILE + i) + vload(x + i));
+    }
+}
+
+/* sums (rows, P) in chunks of at most 32 classes, `width` times 8. */
+#define NB_BY_WIDTH(P, call)                                                                                           \
+    for (ptrdiff_t c = 0; c < (P);) switch (VMIN(((P) - c) / 8, 4)) {                                                  \
+        case 4:                                                                                                        \
+            call(4);                                                                                                   \
+            c += 32;                                                                                                   \
+            break;                                                                                                     \
+        case 3:                                                                                                        \
+            call(3);                                                                                                   \
+            c += 24;                                                                                                   \
+            break;                                                                                                     \
+        case 2:                                                                                                        \
+            call(2);                                                                                                   \
+            c += 16;                                                                                                   \
+            break;                                                                                                     \
+        default:                                                                                                       \
+            call(1);                                                                                                   \
+            c += 8;                                                                                                    \
+            break;                                                                                                     \
+        }
+
+#if VL == 8
+/* Counts and events are mostly zeros, which add exactly nothing: leave them out. The bits are those of nb_block. */
+
+/* Bit j: x[j] is not 0 (binary: above the threshold). *bad becomes NaN with any that is not finite. */
+static ALWAYS_INLINE uint64_t nb_nonzero(const char *x, const int single, const int binary, ptrdiff_t d,
+                                         double threshold, vd *bad) {
+    uint64_t bits = 0;
+    for (ptrdiff_t j = 0; j < d; j += 8) {
+        const __mmask8 there = (__mmask8)(d - j < 8 ? (1u << (d - j)) - 1 : 0xff);
+        const __m512d v = single ? _mm512_cvtps_pd(_mm256_maskz_loadu_ps(there, (const float *)x + j))
+                                 : _mm512_maskz_loadu_pd(there, (const double *)x + j);
+        const __mmask8 some = binary ? _mm512_mask_cmp_pd_mask(there, v, _mm512_set1_pd(threshold), _CMP_GT_OQ)
+                                     : _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+        if (binary) *bad = vfma((vd)v, vset(0.0), *bad);
+        bits |= (uint64_t)some << j;
+    }
+    return bits;
+}
+
+/* sums (TILE, P) <- the products of the cells whose bits are set. */
+static ALWAYS_INLINE void nb_few_width(const nb_term *m, const int single, const int binary, const uint64_t *bits,
+                                       ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t P, ptrdiff_t c,
+                                       const int width, double *sums) {
+    const ptrdiff_t bytes = NB_COLUMNS * (single ? 4 : 8); /* to the columns of the next call */
+    const ptrdiff_t ahead =
+        from + NB_COLUMNS < m->columns ? bytes : TILE * m->row_stride + m->offsets[0] - m->offsets[from];
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const char *x = m->x + (row + s) * m->row_stride + m->offsets[from];
+        if (c == 0)
+            for (ptrdiff_t k = 0; k < bytes; k += 64) __builtin_prefetch(x + ahead + k, 0, 2);
+        const double *a = m->by_column + from * P + c;
+        vd acc[4];
+        EACH(v, width) acc[v] = vset(0.0);
+        for (uint64_t left = bits[s]; left; left &= left - 1) {
+            const ptrdiff_t j = __builtin_ctzll(left);
+            const vd value = vset(binary ? 1.0 : element(x, j, single));
+            EACH(v, width) acc[v] = vfma(value, vload(a + j * P + v * VL), acc[v]);
+        }
+        EACH(v, width) vstore(sums + s * P + c + v * VL, acc[v]);
+    }
+}
+
+/* Whether the products of columns from..from + d - 1 were few, and are in the joint. sums, x: work space. */
+static ALWAYS_INLINE int nb_few_type(const nb_term *m, const int single, const int binary, ptrdiff_t row,
+                                     ptrdiff_t rows, ptrdiff_t from, ptrdiff_t d, ptrdiff_t C, ptrdiff_t P, double *x,
+                                     double *sums, double *joint) {
+    uint64_t bits[TILE];
+    ptrdiff_t few = 0;
+    vd bad = vset(0.0);
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const char *x = m->x + (row + s) * m->row_stride + m->offsets[from];
+        bits[s] = nb_nonzero(x, single, binary, d, m->threshold, &bad);
+        few += __builtin_popcountll(bits[s]);
+    }
+    if (few * VMAX(5, P / 6) > rows * d * C / 8 || any_lane(bad)) return 0;
+#define CALL(width) nb_few_width(m, single, binary, bits, row, rows, from, P, c, width, sums)
+    NB_BY_WIDTH(P, CALL)
+#undef CALL
+    nb_add_transposed(sums, C, P, x, joint);
+    return 1;
+}
+
+static __attribute__((noinline)) int nb_few(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                                            ptrdiff_t d, ptrdiff_t C, ptrdiff_t P, double *x, double *sums,
+                                            double *joint) {
+    switch (2 * (m->type == NB_F32) + (m->kind == NB_BINARY)) {
+    case 0: return nb_few_type(m, 0, 0, row, rows, from, d, C, P, x, sums, joint);
+    case 1: return nb_few_type(m, 0, 1, row, rows, from, d, C, P, x, sums, joint);
+    case 2: return nb_few_type(m, 1, 0, row, rows, from, d, C, P, x, sums, joint);
+    default: return nb_few_type(m, 1, 1, row, rows, from, d, C, P, x, sums, joint);
+    }
+}
+#endif
+
+/* many: tiles that were full of numbers, for which nothing is left out; looked at again now and then. */
 static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
-                                               int missing, double *x, double *joint) {
+                                               ptrdiff_t P, int missing, double *x, double *sums, double *joint,
+                                               ptrdiff_t *many) {
     for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
         const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
+#if VL == 8
+        if (m->by_column && m->contiguous && m->type <= NB_F32 && !missing && *many % 16 == 0 &&
+            nb_few(m, row, rows, from, d, C, P, x, sums, joint))
+            continue;
+        *many += m->by_column != 0;
+#endif
         nb_load(m, row, rows, from, d, x);
         const int over = from + d == m->columns; /* the next tile is of other rows */
         const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d);
@@ -222,27 +341,6 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
     }
 }
 
-/* sums (rows, P) in chunks of at most 32 classes, `width` times 8. */
-#define NB_BY_WIDTH(P, call)                                                                                           \
-    for (ptrdiff_t c = 0; c < (P);) switch (VMIN(((P) - c) / 8, 4)) {                                                  \
-        case 4:                                                                                                        \
-            call(4);                                                                                                   \
-            c += 32;                                                                                                   \
-            break;                                                                                                     \
-        case 3:                                                                                                        \
-            call(3);                                                                                                   \
-            c += 24;                                                                                                   \
-            break;                                                                                                     \
-        case 2:                                                                                                        \
-            call(2);                                                                                                   \
-            c += 16;                                                                                                   \
-            break;                                                                                                     \
-        default:                                                                                                       \
-            call(1);                                                                                                   \
-            c += 8;                                                                                                    \
-            break;                                                                                                     \
-        }
-
 /* Which row of a table a cell means: `size` what is not among the categories, size + 1 what is missing. */
 static ALWAYS_INLINE ptrdiff_t nb_code(const char *cell, const int type, ptrdiff_t size) {
     if (type <= NB_F32) {
@@ -260,26 +358,32 @@ static ALWAYS_INLINE ptrdiff_t nb_code(const char *cell, const int type, ptrdiff
     return (uint64_t)value < (uint64_t)size ? value : value < 0 ? size + 1 : size;
 }
 
-/* sums (rows, P) += the rows of the tables; a: for each column sizes + 2 rows of P. */
-static ALWAYS_INLINE void nb_table_width(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
-                                         ptrdiff_t c, const int width, double *sums) {
+/* sums (rows, P) <- the rows of the tables; a: for each column sizes + 2 rows of P. */
+static ALWAYS_INLINE int nb_table_width(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
+                                        ptrdiff_t c, const int width, double *sums) {
+    int missing = 0, unseen = 0;
     const char *x = m->x + row * m->row_stride;
     for (ptrdiff_t s = 0; s < rows; s++) {
         const char *xs = x + s * m->row_stride;
         vd acc[4 * 8 / VL];
         EACH(v, width * 8 / VL) acc[v] = vset(0.0);
         for (ptrdiff_t j = 0; j < m->columns; j++) {
-            const double *table = m->a + (m->first[j] + nb_code(xs + m->offsets[j], type, m->sizes[j])) * P + c;
+            const ptrdiff_t size = m->sizes[j], code = nb_code(xs + m->offsets[j], type, size);
+            const double *table = m->a + (m->first[j] + code) * P + c;
+            missing |= code > size;
+            unseen |= code == size;
             EACH(v, width * 8 / VL) acc[v] += vload(table + v * VL);
         }
         double *target = sums + s * P + c;
-        EACH(v, width * 8 / VL) vstore(target + v * VL, vload(target + v * VL) + acc[v]);
+        EACH(v, width * 8 / VL) vstore(target + v * VL, acc[v]);
     }
+    return (missing ? NB_NEGATIVE : 0) | (unseen ? NB_UNSEEN : 0);
 }
 
-static __attribute__((noinline)) void nb_table(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
-                                               double *sums) {
-#define WIDTH(width) nb_table_width(m, TYPE, row, rows, P, c, width, sums)
+static __attribute__((noinline)) int nb_table(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
+                                              double *sums) {
+    int met = 0;
+#define WIDTH(width) met |= nb_table_width(m, TYPE, row, rows, P, c, width, sums)
 #define CALL(type)                                                                                                     \
     do {                                                                                                               \
         enum { TYPE = type };                                                                                          \
@@ -288,13 +392,92 @@ static __attribute__((noinline)) void nb_table(const nb_term *m, ptrdiff_t row, 
     NB_BY_TYPE(m->type, CALL)
 #undef CALL
 #undef WIDTH
+    return met;
 }
+
+#if VL == 8
+/* codes (d, TILE) <- columns from..from + d - 1. Returns whether any is not a category. */
+static ALWAYS_INLINE int nb_codes_type(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                                       ptrdiff_t d, vi *codes) {
+    const char *x = m->x + row * m->row_stride;
+    int64_t *out = (int64_t *)codes;
+    vi other = (vi)vset(0.0);
+    if (type == NB_I64 && m->contiguous && rows == TILE && m->row_stride % 8 == 0) {
+        load_tile(x + m->offsets[from], 0, rows, d, m->row_stride / 8, 1, (double *)codes);
+        for (ptrdiff_t j = 0; j < d; j++)
+            EACH(v, 4) other |= (vi)((vu)codes[j * 4 + v] >= (vu)((vi)vset(0.0) + m->sizes[from + j]));
+    } else {
+        for (ptrdiff_t s = 0; s < TILE; s++)
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const ptrdiff_t size = m->sizes[from + j];
+                const ptrdiff_t code = s < rows ? nb_code(x + s * m->row_stride + m->offsets[from + j], type, size) : 0;
+                if (code >= size) return 1;
+                out[j * TILE + s] = code;
+            }
+    }
+    return any_lane((vd)(other & (vi)vset(1.0)));
+}
+
+static ALWAYS_INLINE vd nb_pick(const int lanes, const double *table, vi code) {
+    if (lanes == 8) return (vd)_mm512_permutexvar_pd((__m512i)code, (__m512d)vload(table));
+    return (vd)_mm512_permutex2var_pd((__m512d)vload(table), (__m512i)code, (__m512d)vload(table + 8));
+}
+
+/* sums (H, TILE) += the categories' numbers; table: (d, C, lanes). */
+static ALWAYS_INLINE void nb_pick_block(const int lanes, const int H, const vi *codes, ptrdiff_t d, ptrdiff_t C,
+                                        const double *table, const nb_next *next, ptrdiff_t line, double *sums) {
+    vd acc[4][4];
+    EACH(h, H)
+        EACH(v, 4) acc[h][v] = vload(sums + h * TILE + v * VL);
+    for (ptrdiff_t j = 0; j < d; j++) {
+        vi code[4];
+        nb_fetch(next, line + j);
+        EACH(v, 4) code[v] = codes[j * 4 + v];
+        EACH(h, H)
+            EACH(v, 4) acc[h][v] += nb_pick(lanes, table + (j * C + h) * lanes, code[v]);
+    }
+    EACH(h, H)
+        EACH(v, 4) vstore(sums + h * TILE + v * VL, acc[h][v]);
+}
+
+/* Whether all cells are categories, and the joint is done. x, sums: work space. The bits are those of nb_table. */
+static __attribute__((noinline)) int nb_pick_table(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
+                                                   double *x, double *sums, double *joint) {
+    memset(sums, 0, (size_t)(C * TILE) * sizeof(double));
+    for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
+        const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
+        const int over = from + d == m->columns;
+        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d);
+        int other;
+#define CALL(type) other = nb_codes_type(m, type, row, rows, from, d, (vi *)x)
+        NB_BY_TYPE(m->type, CALL)
+#undef CALL
+        if (other) return 0;
+        const double *table = m->by_column + from * C * m->lanes;
+        ptrdiff_t c = 0;
+#define CALL(H)                                                                                                        \
+    if (m->lanes == 8)                                                                                                 \
+        nb_pick_block(8, H, (vi *)x, d, C, table + c * 8, &next, c / 4 * d, sums + c * TILE);                          \
+    else                                                                                                               \
+        nb_pick_block(16, H, (vi *)x, d, C, table + c * 16, &next, c / 4 * d, sums + c * TILE)
+        for (; c + 4 <= C; c += 4) CALL(4);
+        switch (C - c) {
+        case 3: CALL(3); break;
+        case 2: CALL(2); break;
+        case 1: CALL(1); break;
+        }
+#undef CALL
+    }
+    for (ptrdiff_t i = 0; i < C * TILE; i += VL) vstore(joint + i, vload(joint + i) + vload(sums + i));
+    return 1;
+}
+#endif
 
 static ALWAYS_INLINE ptrdiff_t nb_index(const void *array, const int wide, ptrdiff_t i) {
     return wide ? (ptrdiff_t)((const int64_t *)array)[i] : (ptrdiff_t)((const int32_t *)array)[i];
 }
 
-/* sums (rows, P) += x a, of sparse rows; a: (columns, P). */
+/* sums (rows, P) <- x a, of sparse rows; a: (columns, P). */
 static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, const int wide, const int binary,
                                           ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P, ptrdiff_t c, const int width,
                                           double *sums) {
@@ -309,11 +492,12 @@ static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, co
             const double *next = m->a + nb_index(m->indices, wide, ahead) * P + c;
             EACH(v, width) __builtin_prefetch(next + v * 8, 0, 3);
             const double *w = m->a + nb_index(m->indices, wide, k) * P + c;
-            const vd factor = vset(binary ? (value > m->threshold ? 1.0 : 0.0) : value);
+            /* NaN and infinity are to be seen in the sums */
+            const vd factor = vset(binary ? (value > m->threshold ? 1.0 : 0.0) + value * 0.0 : value);
             EACH(v, width * 8 / VL) acc[v] = vfma(factor, vload(w + v * VL), acc[v]);
         }
         double *target = sums + s * P + c;
-        EACH(v, width * 8 / VL) vstore(target + v * VL, vload(target + v * VL) + acc[v]);
+        EACH(v, width * 8 / VL) vstore(target + v * VL, acc[v]);
     }
 }
 
@@ -336,7 +520,7 @@ static __attribute__((noinline)) void nb_sparse(const nb_term *m, ptrdiff_t row,
 }
 
 /* Doubles of work space of nb_score. */
-static inline ptrdiff_t nb_work_size(ptrdiff_t C) { return NB_COLUMNS * TILE + C * TILE + TILE * ((C + 7) & -8) + 8; }
+static inline ptrdiff_t nb_work_size(ptrdiff_t C) { return NB_COLUMNS * TILE + 2 * TILE * ((C + 7) & -8) + 8; }
 
 /* The best class of VL samples. */
 static ALWAYS_INLINE vd nb_best(const double *joint, ptrdiff_t C, vd *arg) {
@@ -352,31 +536,34 @@ static ALWAYS_INLINE vd nb_best(const double *joint, ptrdiff_t C, vd *arg) {
 }
 
 /* Rows first..stop-1. out: (stop - first, C) for JOINT, PROBA, LOG_PROBA, (stop - first,) for LOG_PROB; labels for
- * PREDICT, `fallback` where no class is possible. missing: leave NaN out; otherwise returns whether a best or summed
- * joint is not finite. */
+ * PREDICT, `fallback` where no class is possible. missing: leave NaN out. Returns what it has met; NOT_FINITE: a best
+ * joint. */
 static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t stop, int missing, ptrdiff_t fallback,
                     double *out, ptrdiff_t *labels, double *memory) {
     const ptrdiff_t C = model->C, P = model->P;
-    double *x = aligned(memory), *joint = x + NB_COLUMNS * TILE, *sums = joint + C * TILE;
+    double *x = aligned(memory), *joint = x + NB_COLUMNS * TILE, *sums = joint + P * TILE;
     vd bad = vset(0.0);
-    int by_rows = 0;
-    for (ptrdiff_t i = 0; i < model->terms; i++) by_rows |= model->term[i].kind >= NB_TABLE;
+    ptrdiff_t many = 0;
+    int met = 0;
     for (ptrdiff_t row = first; row < stop; row += TILE) {
         const ptrdiff_t rows = VMIN(TILE, stop - row);
         for (ptrdiff_t c = 0; c < C; c++)
             for (ptrdiff_t s = 0; s < TILE; s += VL) vstore(joint + c * TILE + s, vset(model->log_prior[c]));
-        if (by_rows) memset(sums, 0, (size_t)(TILE * P) * sizeof(double));
         for (ptrdiff_t i = 0; i < model->terms; i++) {
             const nb_term *m = model->term + i;
-            switch (m->kind) {
-            case NB_TABLE: nb_table(m, row, rows, P, sums); break;
-            case NB_SPARSE: nb_sparse(m, row, rows, P, sums); break;
-            default: nb_dense(m, row, rows, C, missing, x, joint); break;
+            if (m->kind < NB_TABLE) {
+                nb_dense(m, row, rows, C, P, missing, x, sums, joint, &many);
+                continue;
             }
+#if VL == 8
+            if (m->kind == NB_TABLE && m->by_column && nb_pick_table(m, row, rows, C, x, sums, joint)) continue;
+#endif
+            if (m->kind == NB_TABLE)
+                met |= nb_table(m, row, rows, P, sums);
+            else
+                nb_sparse(m, row, rows, P, sums);
+            nb_add_transposed(sums, C, P, x, joint);
         }
-        if (by_rows)
-            for (ptrdiff_t c = 0; c < C; c++)
-                for (ptrdiff_t s = 0; s < TILE; s++) joint[c * TILE + s] += sums[s * P + c];
         if (model->infinite)
             for (ptrdiff_t i = 0; i < C * TILE; i += VL) {
                 const vd value = vload(joint + i);
@@ -404,86 +591,217 @@ static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t 
         }
         if (what != NB_PREDICT && what != NB_LOG_PROB) store_tile(joint, rows, C, out + (row - first) * C, 0, C, 1);
     }
-    for (int q = 0; q < VL; q++)
-        if (bad[q] != 0.0) return 1; /* NaN is not 0 */
-    return 0;
+    return met | (any_lane(bad) ? NB_NOT_FINITE : 0);
 }
 
 /* Sums of classes -------------------------------------------------------------------------------------------------- */
 
-/* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers. */
-static ALWAYS_INLINE void nb_sums_type(const nb_term *m, const int type, const int binary, const ptrdiff_t *codes,
-                                       const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total,
-                                       double *sums) {
-    const ptrdiff_t d = m->columns;
-    for (ptrdiff_t i = first; i < stop; i++) {
-        const char *x = m->x + i * m->row_stride;
-        const double w = weights ? weights[i] : 1.0;
-        double *target = sums + codes[i] * d;
-        total[codes[i]] += w;
-        if (m->contiguous) {
-            const ptrdiff_t size = type == NB_F64 ? 8 : type == NB_F32 ? 4 : 0;
-            if (size) {
-                const char *from = x + m->offsets[0];
-#pragma GCC ivdep
-                for (ptrdiff_t j = 0; j < d; j++) {
-                    const double value = element(from, j, type == NB_F32);
-                    target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
-                }
-                continue;
-            }
+/* Columns j.. of a row whose columns follow each other: VL, or one (the rest is 0). */
+static ALWAYS_INLINE vd nb_some(const char *x, const int type, ptrdiff_t j, const int whole) {
+    if (!whole) {
+        vd one = vset(0.0);
+        one[0] = element(x, j, type == NB_F32);
+        return one;
+    }
+    if (type == NB_F64) return vload((const double *)x + j);
+    typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+    return __builtin_convertvector(*(const vf_any *)((const float *)x + j), vd);
+}
+
+/* target (d,) += w x of G rows, one after the other. */
+static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const int G, const char *const *x,
+                                      const double *w, ptrdiff_t d, double threshold, double *target, vd *bad,
+                                      vd *least) {
+    for (ptrdiff_t j = 0; j < d;) {
+        const int whole = j + VL <= d;
+        vd sum = vset(0.0);
+        if (whole)
+            sum = vload(target + j);
+        else
+            sum[0] = target[j];
+        EACH(g, G) {
+            const vd value = nb_some(x[g], type, j, whole), factor = vset(w[g]);
+            *bad = vfma(value, vset(0.0), *bad);
+            *least = vmin(value, *least);
+            sum += binary ? vselect((vi)(value > vset(threshold)), factor, vset(0.0)) : factor * value;
         }
-        for (ptrdiff_t j = 0; j < d; j++) {
-            const double value = nb_value(x + m->offsets[j], type);
-            target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
-        }
+        if (whole)
+            vstore(target + j, sum);
+        else
+            target[j] = sum[0];
+        j += whole ? VL : 1;
     }
 }
 
-static void nb_sums(const nb_term *m, int binary, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
-                    ptrdiff_t stop, double *total, double *sums) {
+#define NB_GROUP 4 /* rows of a class that are added to its sums at a time, which then move between caches less */
+
+/* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers.
+ * waiting: (C, NB_GROUP + 1) numbers, all 0, for groups of rows; or none. Returns what it has met. */
+static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const int binary, const ptrdiff_t *codes,
+                                      const double *weights, ptrdiff_t first, ptrdiff_t stop, ptrdiff_t C,
+                                      ptrdiff_t *waiting, double *total, double *sums) {
+    const ptrdiff_t d = m->columns;
+    vd bad = vset(0.0), least = vset(0.0);
+    int met = 0;
+    if (m->contiguous && type <= NB_F32) {
+        const ptrdiff_t most = waiting ? NB_GROUP : 1;
+        for (ptrdiff_t i = first; i < stop + (waiting ? C : 0); i++) {
+            const ptrdiff_t c = i < stop ? codes[i] : i - stop; /* at last what still waits */
+            ptrdiff_t alone[2] = {0}, *queue = waiting ? waiting + c * (NB_GROUP + 1) : alone;
+            if (i < stop) {
+                queue[1 + queue[0]++] = i;
+                total[c] += weights ? weights[i] : 1.0;
+                if (queue[0] < most) continue;
+            }
+            const char *x[NB_GROUP];
+            double w[NB_GROUP];
+            for (ptrdiff_t g = 0; g < queue[0]; g++) {
+                x[g] = m->x + queue[1 + g] * m->row_stride + m->offsets[0];
+                w[g] = weights ? weights[queue[1 + g]] : 1.0;
+            }
+            if (queue[0] == NB_GROUP)
+                nb_add_rows(type, binary, NB_GROUP, x, w, d, m->threshold, sums + c * d, &bad, &least);
+            else
+                for (ptrdiff_t g = 0; g < queue[0]; g++)
+                    nb_add_rows(type, binary, 1, x + g, w + g, d, m->threshold, sums + c * d, &bad, &least);
+            queue[0] = 0;
+        }
+    } else {
+        double low = 0.0, wrong = 0.0;
+        for (ptrdiff_t i = first; i < stop; i++) {
+            const char *x = m->x + i * m->row_stride;
+            const double w = weights ? weights[i] : 1.0;
+            double *target = sums + codes[i] * d;
+            total[codes[i]] += w;
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const double value = nb_value(x + m->offsets[j], type);
+                if (type <= NB_F32) wrong += value * 0.0;
+                low = value < low ? value : low;
+                target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+            }
+        }
+        bad[0] = wrong;
+        least[0] = low;
+    }
+    for (int q = 0; q < VL; q++) met |= (least[q] < 0.0 ? NB_NEGATIVE : 0);
+    return met | (any_lane(bad) ? NB_NOT_FINITE : 0);
+}
+
+static int nb_sums(const nb_term *m, int binary, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+                   ptrdiff_t stop, ptrdiff_t C, ptrdiff_t *waiting, double *total, double *sums) {
 #define CALL(type)                                                                                                     \
-    if (binary)                                                                                                        \
-        nb_sums_type(m, type, 1, codes, weights, first, stop, total, sums);                                            \
-    else                                                                                                               \
-        nb_sums_type(m, type, 0, codes, weights, first, stop, total, sums)
+    return binary ? nb_sums_type(m, type, 1, codes, weights, first, stop, C, waiting, total, sums)                     \
+                  : nb_sums_type(m, type, 0, codes, weights, first, stop, C, waiting, total, sums)
     NB_BY_TYPE(m->type, CALL)
 #undef CALL
 }
 
-/* The same of sparse rows, which are given: the rows of one class after the other stay in the cache. */
-static void nb_sparse_sums(const nb_term *m, int binary, const ptrdiff_t *rows, const ptrdiff_t *codes,
-                           const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total, double *sums) {
+/* The same of sparse rows, which are given: the rows of one class after the other stay in the cache. `lowest` is the
+ * class that total and sums begin with. */
+static ALWAYS_INLINE int nb_sparse_sums_type(const nb_term *m, const int single, const int wide, const int binary,
+                                             const ptrdiff_t *rows, const ptrdiff_t *codes, const double *weights,
+                                             ptrdiff_t first, ptrdiff_t stop, ptrdiff_t lowest, double *total,
+                                             double *sums) {
     const ptrdiff_t d = m->columns;
+    double bad = 0.0, least = 0.0;
     for (ptrdiff_t r = first; r < stop; r++) {
-        const ptrdiff_t i = rows[r];
+        const ptrdiff_t i = rows[r], c = codes[i] - lowest;
         const double w = weights ? weights[i] : 1.0;
-        double *target = sums + codes[i] * d;
-        total[codes[i]] += w;
-        const ptrdiff_t end = nb_index(m->indptr, m->wide_indptr, i + 1);
-        for (ptrdiff_t k = nb_index(m->indptr, m->wide_indptr, i); k < end; k++) {
-            const double value = element(m->x, k, m->type == NB_F32);
-            target[nb_index(m->indices, m->wide_indices, k)] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+        double *target = sums + c * d;
+        total[c] += w;
+        const ptrdiff_t from = nb_index(m->indptr, m->wide_indptr, i), end = nb_index(m->indptr, m->wide_indptr, i + 1);
+        if (r + 1 < stop) { /* rows of a class lie apart */
+            const ptrdiff_t next = nb_index(m->indptr, m->wide_indptr, rows[r + 1]);
+            const ptrdiff_t next_end = nb_index(m->indptr, m->wide_indptr, rows[r + 1] + 1);
+            for (ptrdiff_t k = next; k < next_end; k += 8) {
+                __builtin_prefetch(m->x + k * (single ? 4 : 8), 0, 3);
+                __builtin_prefetch((const char *)m->indices + k * (wide ? 8 : 4), 0, 3);
+            }
         }
+        for (ptrdiff_t k = from; k < end; k++) {
+            const double value = element(m->x, k, single);
+            bad += value * 0.0;
+            least = value < least ? value : least;
+            target[nb_index(m->indices, wide, k)] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+        }
+    }
+    return (bad == 0.0 ? 0 : NB_NOT_FINITE) | (least < 0.0 ? NB_NEGATIVE : 0);
+}
+
+static int nb_sparse_sums(const nb_term *m, int binary, const ptrdiff_t *rows, const ptrdiff_t *codes,
+                          const double *weights, ptrdiff_t first, ptrdiff_t stop, ptrdiff_t lowest, double *total,
+                          double *sums) {
+#define CALL(single, wide, binary)                                                                                     \
+    return nb_sparse_sums_type(m, single, wide, binary, rows, codes, weights, first, stop, lowest, total, sums)
+    switch (4 * (m->type == NB_F32) + 2 * (m->wide_indices != 0) + (binary != 0)) {
+    case 0: CALL(0, 0, 0);
+    case 1: CALL(0, 0, 1);
+    case 2: CALL(0, 1, 0);
+    case 3: CALL(0, 1, 1);
+    case 4: CALL(1, 0, 0);
+    case 5: CALL(1, 0, 1);
+    case 6: CALL(1, 1, 0);
+    default: CALL(1, 1, 1);
+    }
+#undef CALL
+}
+
+/* A code; of floats the whole part, -1 for NaN and below 0. */
+static ALWAYS_INLINE int64_t nb_integer(const char *cell, const int type) {
+    switch (type) {
+    case NB_I8: return *(const int8_t *)cell;
+    case NB_I16: return *(const int16_t *)cell;
+    case NB_I32: return *(const int32_t *)cell;
+    case NB_U8: return *(const uint8_t *)cell;
+    case NB_U16: return *(const uint16_t *)cell;
+    case NB_U32: return *(const uint32_t *)cell;
+    case NB_F32:
+    case NB_F64: {
+        const double value = nb_value(cell, type);
+        return value >= 9e18 ? INT64_MAX : value >= 0.0 ? (int64_t)value : -1;
+    }
+    case NB_U64: {
+        const uint64_t value = *(const uint64_t *)cell;
+        return value > INT64_MAX ? INT64_MAX : (int64_t)value;
+    }
+    default: return *(const int64_t *)cell;
     }
 }
 
-/* counts: of column j and class c, sizes[j] + 2 numbers from (first[j] + 2 j) C... on += w. Returns 0. */
-static ALWAYS_INLINE void nb_counts_type(const nb_term *m, const int type, ptrdiff_t C, const ptrdiff_t *codes,
-                                         const double *weights, ptrdiff_t first, ptrdiff_t stop, double *counts) {
-    for (ptrdiff_t i = first; i < stop; i++) {
-        const char *x = m->x + i * m->row_stride;
-        const double w = weights ? weights[i] : 1.0;
-        for (ptrdiff_t j = 0; j < m->columns; j++) {
-            const ptrdiff_t size = m->sizes[j], code = nb_code(x + m->offsets[j], type, size);
-            counts[m->first[j] * C + codes[i] * (size + 2) + code] += w;
+/* counts of column j and class c: sizes[j] + 2 numbers from begin[c * d + j] on, += w, or, without weights, += 1 in
+ * whole numbers. Returns what it has met. */
+static ALWAYS_INLINE int nb_counts_type(const nb_term *m, const int type, const int packed, const ptrdiff_t *begin,
+                                        const ptrdiff_t *codes, const double *weights, ptrdiff_t first, ptrdiff_t stop,
+                                        uint32_t *whole, double *counts) {
+    static const char size_of[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8};
+    const ptrdiff_t d = m->columns;
+    uint64_t met = 0;
+    for (ptrdiff_t i = first; i < stop; i++)
+        for (ptrdiff_t from = 0; from < d; from += NB_COLUMNS) {
+            const char *x = m->x + i * m->row_stride + (packed ? m->offsets[from] : 0);
+            const ptrdiff_t n = VMIN(NB_COLUMNS, d - from), *start = begin + codes[i] * d + from;
+            const ptrdiff_t *sizes = m->sizes + from, *offsets = m->offsets + from;
+            ptrdiff_t place[NB_COLUMNS];
+            for (ptrdiff_t j = 0; j < n; j++) {
+                const int64_t code = nb_integer(x + (packed ? j * size_of[type] : offsets[j]), type);
+                const uint64_t below = (uint64_t)(code >> 63),
+                               other = -(uint64_t)((uint64_t)code >= (uint64_t)sizes[j]);
+                place[j] = start[j] + (ptrdiff_t)((~other & (uint64_t)code) | (other & ((uint64_t)sizes[j] - below)));
+                met |= (below & NB_NEGATIVE) | (other & ~below & NB_UNSEEN);
+            }
+            if (whole)
+                for (ptrdiff_t j = 0; j < n; j++) whole[place[j]]++;
+            else
+                for (ptrdiff_t j = 0; j < n; j++) counts[place[j]] += weights[i];
         }
-    }
+    return (int)met;
 }
 
-static void nb_counts(const nb_term *m, ptrdiff_t C, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
-                      ptrdiff_t stop, double *counts) {
-#define CALL(type) nb_counts_type(m, type, C, codes, weights, first, stop, counts)
+static int nb_counts(const nb_term *m, const ptrdiff_t *begin, const ptrdiff_t *codes, const double *weights,
+                     ptrdiff_t first, ptrdiff_t stop, uint32_t *whole, double *counts) {
+#define CALL(type)                                                                                                     \
+    return m->contiguous ? nb_counts_type(m, type, 1, begin, codes, weights, first, stop, whole, counts)               \
+                         : nb_counts_type(m, type, 0, begin, codes, weights, first, stop, whole, counts)
     NB_BY_TYPE(m->type, CALL)
 #undef CALL
 }
@@ -511,7 +829,7 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
             for (ptrdiff_t j = 0; j < d; j++) {
                 const double z = element(from, j, type == NB_F32) - a[j], y = w * z;
                 f[j] += y;
-                q[j] = fma(y, z, q[j]);
+                q[j] += y * z;
             }
             continue;
         }

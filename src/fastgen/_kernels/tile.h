@@ -11,6 +11,7 @@
 
 #define TILE 32
 #define VMIN(a, b) ((a) < (b) ? (a) : (b))
+#define VMAX(a, b) ((a) > (b) ? (a) : (b))
 
 typedef double v4d __attribute__((vector_size(32)));
 typedef double v4d_any __attribute__((vector_size(32), aligned(8), may_alias));
