@@ -253,7 +253,8 @@ def test_tables_of_few_and_of_many_categories(rng, dtype, C, sizes):
 
 @pytest.mark.parametrize(
     ("value", "sums", "counts"),
-    [(-2, nb.NEGATIVE, nb.NEGATIVE), (50, 0, nb.UNSEEN), (nan, nb.NOT_FINITE, nb.NEGATIVE), (inf, nb.NOT_FINITE, nb.UNSEEN)],
+    [(-2, nb.NEGATIVE, nb.NEGATIVE), (50, 0, nb.UNSEEN),
+     (nan, nb.NOT_FINITE, nb.NEGATIVE), (inf, nb.NOT_FINITE, nb.UNSEEN)],
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", ["f8", "f4", "i1", "i8"])
 def test_what_was_met_is_reported(rng, value, sums, counts, dtype):
