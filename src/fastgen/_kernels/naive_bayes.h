@@ -110,22 +110,28 @@ static __attribute__((noinline)) void nb_load(const nb_term *m, ptrdiff_t row, p
 #undef CALL
 }
 
-/* The tile that is wanted next, which is fetched during the work on this one, line by line: a burst would stall it. */
+/* The tile that is wanted next, which is fetched during the work on this one, a few lines at each step: a burst would
+ * stall it. */
 typedef struct {
     const char *x;
     ptrdiff_t row_stride, lines; /* of 64 bytes, of TILE rows */
+    ptrdiff_t each;              /* lines at each step */
 } nb_next;
 
-static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from) {
+static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from, ptrdiff_t steps) {
     static const char size[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8}; /* by type */
-    nb_next next = {m->x + row * m->row_stride + m->offsets[from], m->row_stride, 0};
-    if (m->contiguous) next.lines = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64 * TILE;
+    nb_next next = {m->x + row * m->row_stride + m->offsets[from], m->row_stride, 0, 0};
+    if (!m->contiguous) return next;
+    next.lines = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64 * TILE;
+    next.each = (next.lines + steps - 1) / steps;
     return next;
 }
 
-/* Fetch one line; addresses may be beyond the end. */
-static ALWAYS_INLINE void nb_fetch(const nb_next *next, ptrdiff_t line) {
-    if (line < next->lines) __builtin_prefetch(next->x + line % TILE * next->row_stride + line / TILE * 64, 0, 2);
+/* Fetch the lines of one step; addresses may be beyond the end. */
+static ALWAYS_INLINE void nb_fetch(const nb_next *next, ptrdiff_t step) {
+    const ptrdiff_t line = step * next->each;
+    for (ptrdiff_t k = line; k < VMIN(line + next->each, next->lines); k++)
+        __builtin_prefetch(next->x + k % TILE * next->row_stride + k / TILE * 64, 0, 2);
 }
 
 /* joint (H classes, TILE) += x (d, TILE) under classes whose parameters begin at a, b, `stride` apart. */
@@ -312,7 +318,8 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
 #endif
         nb_load(m, row, rows, from, d, x);
         const int over = from + d == m->columns; /* the next tile is of other rows */
-        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d);
+        const ptrdiff_t most = m->kind == NB_GAUSSIAN ? 2 : 4; /* classes at a time */
+        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + most - 1) / most * d);
         if (m->kind == NB_BINARY && !missing) /* a comparison would hide NaN */
             for (ptrdiff_t s = 0; s < TILE; s += VL) {
                 vd nan = vset(0.0);
@@ -447,7 +454,7 @@ static __attribute__((noinline)) int nb_pick_table(const nb_term *m, ptrdiff_t r
     for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
         const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
         const int over = from + d == m->columns;
-        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d);
+        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + 3) / 4 * d);
         int other;
 #define CALL(type) other = nb_codes_type(m, type, row, rows, from, d, (vi *)x)
         NB_BY_TYPE(m->type, CALL)
@@ -633,6 +640,7 @@ static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const in
     }
 }
 
+#define NB_AHEAD 16 /* rows: what hardware does not fetch in time by itself */
 #define NB_GROUP 4 /* rows of a class that are added to its sums at a time, which then move between caches less */
 
 /* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers.
@@ -782,6 +790,9 @@ static ALWAYS_INLINE int nb_counts_type(const nb_term *m, const int type, const 
             const ptrdiff_t n = VMIN(NB_COLUMNS, d - from), *start = begin + codes[i] * d + from;
             const ptrdiff_t *sizes = m->sizes + from, *offsets = m->offsets + from;
             ptrdiff_t place[NB_COLUMNS];
+            if (packed)
+                for (ptrdiff_t k = 0; k < n * size_of[type]; k += 64)
+                    __builtin_prefetch(x + NB_AHEAD * m->row_stride + k, 0, 2);
             for (ptrdiff_t j = 0; j < n; j++) {
                 const int64_t code = nb_integer(x + (packed ? j * size_of[type] : offsets[j]), type);
                 const uint64_t below = (uint64_t)(code >> 63),
@@ -817,6 +828,9 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
         const ptrdiff_t c = codes[i];
         const double w = weights ? weights[i] : 1.0;
         double *a = about + c * d, *f = sums + c * d, *q = squares + c * d, *n = count + c * d;
+        if (m->contiguous && d <= 8 * NB_COLUMNS)
+            for (ptrdiff_t k = 0; k < d * 8; k += 64)
+                __builtin_prefetch(x + m->offsets[0] + NB_AHEAD * m->row_stride + k, 0, 2);
         if (total[c] == 0.0)
             for (ptrdiff_t j = 0; j < d; j++) {
                 const double value = nb_value(x + m->offsets[j], type);
