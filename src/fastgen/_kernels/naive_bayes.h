@@ -249,22 +249,60 @@ static ALWAYS_INLINE uint64_t nb_nonzero(const char *x, const int single, const 
     return bits;
 }
 
+#define NB_BLOCKS 32 /* of NB_COLUMNS columns, which are looked through at a time: row by row, as memory likes it */
+
+/* bits[b][s]: nb_nonzero of each block of columns and row. Returns in which blocks all is finite and few cells count.
+ */
+static ALWAYS_INLINE uint32_t nb_survey_type(const nb_term *m, const int single, const int binary, ptrdiff_t row,
+                                             ptrdiff_t rows, ptrdiff_t from, ptrdiff_t C, ptrdiff_t P,
+                                             uint64_t bits[NB_BLOCKS][TILE]) {
+    const ptrdiff_t d = VMIN(NB_BLOCKS * NB_COLUMNS, m->columns - from);
+    ptrdiff_t count[NB_BLOCKS] = {0};
+    vd bad = vset(0.0);
+    for (ptrdiff_t s = 0; s < rows; s++) {
+        const char *x = m->x + (row + s) * m->row_stride + m->offsets[from];
+        for (ptrdiff_t b = 0; b * NB_COLUMNS < d; b++) {
+            const ptrdiff_t here = VMIN(NB_COLUMNS, d - b * NB_COLUMNS);
+            bits[b][s] = nb_nonzero(x + b * NB_COLUMNS * (single ? 4 : 8), single, binary, here, m->threshold, &bad);
+            count[b] += __builtin_popcountll(bits[b][s]);
+        }
+    }
+    uint32_t few = 0;
+    if (any_lane(bad)) return few;
+    for (ptrdiff_t b = 0; b * NB_COLUMNS < d; b++) {
+        const ptrdiff_t here = VMIN(NB_COLUMNS, d - b * NB_COLUMNS);
+        few |= (uint32_t)(count[b] * VMAX(5, P / 6) <= rows * here * C / 8) << b;
+    }
+    return few;
+}
+
+static __attribute__((noinline)) uint32_t nb_survey(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                                                    ptrdiff_t C, ptrdiff_t P, uint64_t bits[NB_BLOCKS][TILE]) {
+    switch (2 * (m->type == NB_F32) + (m->kind == NB_BINARY)) {
+    case 0: return nb_survey_type(m, 0, 0, row, rows, from, C, P, bits);
+    case 1: return nb_survey_type(m, 0, 1, row, rows, from, C, P, bits);
+    case 2: return nb_survey_type(m, 1, 0, row, rows, from, C, P, bits);
+    default: return nb_survey_type(m, 1, 1, row, rows, from, C, P, bits);
+    }
+}
+
 /* sums (TILE, P) <- the products of the cells whose bits are set. */
 static ALWAYS_INLINE void nb_few_width(const nb_term *m, const int single, const int binary, const uint64_t *bits,
                                        ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t P, ptrdiff_t c,
                                        const int width, double *sums) {
-    const ptrdiff_t bytes = NB_COLUMNS * (single ? 4 : 8); /* to the columns of the next call */
-    const ptrdiff_t ahead =
-        from + NB_COLUMNS < m->columns ? bytes : TILE * m->row_stride + m->offsets[0] - m->offsets[from];
+    const double *a = m->by_column + from * P + c;
     for (ptrdiff_t s = 0; s < rows; s++) {
         const char *x = m->x + (row + s) * m->row_stride + m->offsets[from];
-        if (c == 0)
-            for (ptrdiff_t k = 0; k < bytes; k += 64) __builtin_prefetch(x + ahead + k, 0, 2);
-        const double *a = m->by_column + from * P + c;
         vd acc[4];
         EACH(v, width) acc[v] = vset(0.0);
+        ptrdiff_t ahead = TILE * m->row_stride;
+        if (!binary) /* from the L2 cache, before it is wanted */
+            for (ptrdiff_t k = 0; k < NB_COLUMNS; k += single ? 16 : 8)
+                __builtin_prefetch(x + 2 * m->row_stride + k * (single ? 4 : 8), 0, 3);
         for (uint64_t left = bits[s]; left; left &= left - 1) {
             const ptrdiff_t j = __builtin_ctzll(left);
+            __builtin_prefetch(x + ahead, 0, 2); /* of the next tile, a line at each step: a burst would stall */
+            ahead += 64;
             const vd value = vset(binary ? 1.0 : element(x, j, single));
             EACH(v, width) acc[v] = vfma(value, vload(a + j * P + v * VL), acc[v]);
         }
@@ -272,52 +310,50 @@ static ALWAYS_INLINE void nb_few_width(const nb_term *m, const int single, const
     }
 }
 
-/* Whether the products of columns from..from + d - 1 were few, and are in the joint. sums, x: work space. */
-static ALWAYS_INLINE int nb_few_type(const nb_term *m, const int single, const int binary, ptrdiff_t row,
-                                     ptrdiff_t rows, ptrdiff_t from, ptrdiff_t d, ptrdiff_t C, ptrdiff_t P, double *x,
-                                     double *sums, double *joint) {
-    uint64_t bits[TILE];
-    ptrdiff_t few = 0;
-    vd bad = vset(0.0);
-    for (ptrdiff_t s = 0; s < rows; s++) {
-        const char *x = m->x + (row + s) * m->row_stride + m->offsets[from];
-        bits[s] = nb_nonzero(x, single, binary, d, m->threshold, &bad);
-        few += __builtin_popcountll(bits[s]);
-    }
-    if (few * VMAX(5, P / 6) > rows * d * C / 8 || any_lane(bad)) return 0;
-#define CALL(width) nb_few_width(m, single, binary, bits, row, rows, from, P, c, width, sums)
-    NB_BY_WIDTH(P, CALL)
-#undef CALL
-    nb_add_transposed(sums, C, P, x, joint);
-    return 1;
-}
-
-static __attribute__((noinline)) int nb_few(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
-                                            ptrdiff_t d, ptrdiff_t C, ptrdiff_t P, double *x, double *sums,
-                                            double *joint) {
+/* joint += the products of a block of columns. x, sums: work space. */
+static __attribute__((noinline)) void nb_few(const nb_term *m, const uint64_t *bits, ptrdiff_t row, ptrdiff_t rows,
+                                             ptrdiff_t from, ptrdiff_t C, ptrdiff_t P, double *x, double *sums,
+                                             double *joint) {
+#define WIDTH(width) nb_few_width(m, SINGLE, BITS, bits, row, rows, from, P, c, width, sums)
+#define CALL(single, binary)                                                                                           \
+    do {                                                                                                               \
+        enum { SINGLE = single, BITS = binary };                                                                       \
+        NB_BY_WIDTH(P, WIDTH)                                                                                          \
+    } while (0)
     switch (2 * (m->type == NB_F32) + (m->kind == NB_BINARY)) {
-    case 0: return nb_few_type(m, 0, 0, row, rows, from, d, C, P, x, sums, joint);
-    case 1: return nb_few_type(m, 0, 1, row, rows, from, d, C, P, x, sums, joint);
-    case 2: return nb_few_type(m, 1, 0, row, rows, from, d, C, P, x, sums, joint);
-    default: return nb_few_type(m, 1, 1, row, rows, from, d, C, P, x, sums, joint);
+    case 0: CALL(0, 0); break;
+    case 2: CALL(1, 0); break;
+    default: CALL(0, 1); break;
     }
+#undef CALL
+#undef WIDTH
+    nb_add_transposed(sums, C, P, x, joint);
 }
 #endif
 
-/* many: tiles that were full of numbers, for which nothing is left out; looked at again now and then. */
+/* many: tiles so far that were not looked through for zeros, or in vain; it is tried again now and then. */
 static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
                                                ptrdiff_t P, int missing, double *x, double *sums, double *joint,
                                                ptrdiff_t *many) {
+#if VL == 8
+    const int look = m->by_column && m->contiguous && m->type <= NB_F32 && !missing && *many % 16 == 0;
+    uint64_t bits[NB_BLOCKS][TILE];
+    uint32_t few = 0;
+    *many += m->by_column != 0;
+#endif
     for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
         const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
 #if VL == 8
-        if (m->by_column && m->contiguous && m->type <= NB_F32 && !missing && *many % 16 == 0 &&
-            nb_few(m, row, rows, from, d, C, P, x, sums, joint))
+        const ptrdiff_t block = from / NB_COLUMNS % NB_BLOCKS;
+        if (look && block == 0) few = nb_survey(m, row, rows, from, C, P, bits);
+        if (few >> block & 1) {
+            nb_few(m, bits[block], row, rows, from, C, P, x, sums, joint);
+            *many = 0;
             continue;
-        *many += m->by_column != 0;
+        }
 #endif
         nb_load(m, row, rows, from, d, x);
-        const int over = from + d == m->columns; /* the next tile is of other rows */
+        const int over = from + d == m->columns;               /* the next tile is of other rows */
         const ptrdiff_t most = m->kind == NB_GAUSSIAN ? 2 : 4; /* classes at a time */
         const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + most - 1) / most * d);
         if (m->kind == NB_BINARY && !missing) /* a comparison would hide NaN */
@@ -641,7 +677,7 @@ static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const in
 }
 
 #define NB_AHEAD 16 /* rows: what hardware does not fetch in time by itself */
-#define NB_GROUP 4 /* rows of a class that are added to its sums at a time, which then move between caches less */
+#define NB_GROUP 4  /* rows of a class that are added to its sums at a time, which then move between caches less */
 
 /* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers.
  * waiting: (C, NB_GROUP + 1) numbers, all 0, for groups of rows; or none. Returns what it has met. */
