@@ -26,6 +26,7 @@ from fastgen._naive_bayes import (
     category_counts,
     class_moments,
     class_sums,
+    observed_sums,
 )
 from fastgen._validation import BLOCK_ROWS, Array
 from fastgen.errors import SingularCovarianceError, UnobservedColumnError
@@ -35,6 +36,8 @@ Matrix = Any
 
 Codes = NDArray[np.intp]
 """Class of each row, as a position."""
+
+MOST_CATEGORIES = 2**31
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -306,6 +309,9 @@ class CategoricalModel:
         """One row of the class of each code: codes of categories, (n, m)."""
         result = np.empty((len(codes), len(self.log_p)))
         for j, table in enumerate(self.log_p):
+            if not table.shape[1]:  # nothing is known about this column
+                result[:, j] = np.nan
+                continue
             edges = np.exp(table).cumsum(axis=1)
             u = rng.random(len(codes)) * edges[codes, -1]
             for c in np.unique(codes):
@@ -338,12 +344,15 @@ class Kind(Protocol):
 class GaussianKind:
     """Mean and variance of the observed cells; epsilon is added to each variance.
 
-    A column that a class with weight has never shown gets the moments of all classes together.
+    A column that a class with weight has never shown gets the moments of all classes together, or else those of
+    ``others``; one that nobody has shown gets NaN.
     """
 
     columns: Index | None = None
     epsilon: float | Array = 0.0
     """For each column, or for all"""
+    others: Moments | None = None
+    """Of all rows, C = 1"""
 
     def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Moments:
         """What of the data the fit needs."""
@@ -357,14 +366,13 @@ class GaussianKind:
         unknown = ~known & (statistics.weight > 0)[:, None]
         if unknown.any():
             pooled = statistics.pooled()
-            if not pooled.count.all():
-                j = int(pooled.count[0].argmin())
-                column = j if self.columns is None else int(self.columns[j])
-                raise UnobservedColumnError(
-                    0, f"column {column} has no observed value", "the data", "Leave the column out."
-                )
-            means = np.where(unknown, pooled.mean, means)
-            variances = np.where(unknown, pooled.scatter / pooled.count, variances)
+            for moments in (pooled, pooled if self.others is None else self.others):
+                seen = unknown & (moments.count > 0)
+                means = np.where(seen, moments.mean, means)
+                variances = np.where(seen, moments.scatter / np.where(moments.count > 0, moments.count, 1), variances)
+                unknown &= ~seen
+            means = np.where(unknown, np.nan, means)
+            variances = np.where(unknown, np.nan, variances)
         return GaussianModel(self.columns, means, variances + self.epsilon, self.epsilon)
 
 
@@ -405,13 +413,13 @@ class BernoulliKind:
         count = np.broadcast_to(weight[:, None], total.shape)
         if met:
             check(X, met)
-            count = count - _missing(X, codes, weights, C)
+            count = _observed(X, codes, weights, weight)
         return Sums(weight, count, total)
 
     def maximise(self, statistics: Sums) -> BernoulliModel:
         """The model of these statistics."""
         rest = statistics.count - statistics.total
-        rest[rest <= 4 * _EPS * statistics.count] = 0.0  # weights, added up in another order
+        rest[rest <= 4 * _EPS * statistics.weight[:, None]] = 0.0  # weights, added up in another order
         none = statistics.count + 2 * np.asarray(self.alpha) == 0
         with np.errstate(divide="ignore"):
             log_all = np.log(np.where(none, 1.0, statistics.count + np.asarray(self.alpha) * 2))
@@ -429,6 +437,8 @@ class PoissonKind:
 
     columns: Index | None = None
     alpha: float = 1.0
+    rows: Sums | None = None
+    """Of all rows, C = 1: EM starts from some, but the prior is that of all from the start"""
 
     def statistics(self, X: Matrix, codes: Codes, weights: Array | None, C: int, check: Check) -> Sums:
         """What of the data the fit needs."""
@@ -437,17 +447,23 @@ class PoissonKind:
 
     def maximise(self, statistics: Sums) -> PoissonModel:
         """The model of these statistics."""
-        count = statistics.count.sum(axis=0) + self.alpha
-        if not count.all():
-            j = int(count.argmin())
-            column = j if self.columns is None else int(self.columns[j])
-            raise UnobservedColumnError(
-                0, f"column {column} has no observed value", "the data", "Leave the column out, or use alpha > 0."
-            )
-        centre = (statistics.total.sum(axis=0) + self.alpha) / count
+        centre = self._centre(statistics)
         own = statistics.count + self.alpha
         rates = (statistics.total + self.alpha * centre) / np.where(own > 0, own, 1.0)
-        return PoissonModel(self.columns, np.where(own > 0, rates, centre), self.alpha, centre)
+        prior = centre if self.rows is None else self._centre(self.rows)
+        return PoissonModel(self.columns, np.where(own > 0, rates, centre), self.alpha, prior)
+
+    def _centre(self, statistics: Sums) -> Array:
+        count = statistics.count.sum(axis=0) + self.alpha
+        if count.all():
+            return cast(Array, (statistics.total.sum(axis=0) + self.alpha) / count)
+        if self.rows is not None and statistics is not self.rows:
+            return self._centre(self.rows)
+        j = int(count.argmin())
+        column = j if self.columns is None else int(self.columns[j])
+        raise UnobservedColumnError(
+            0, f"column {column} has no observed value", "the data", "Leave the column out, or use alpha > 0."
+        )
 
 
 @dataclass(frozen=True)
@@ -482,7 +498,8 @@ class CategoricalKind:
         tables = tuple(log_shares(count, self.alpha) for count in statistics.counts)
         unseen = None
         if self.alpha > 0:
-            unseen = tuple(np.log(self.alpha) - np.log((count + self.alpha).sum(axis=1)) for count in statistics.counts)
+            totals = [(count + self.alpha).sum(axis=1) for count in statistics.counts]
+            unseen = tuple(np.log(self.alpha) - np.log(np.where(t > 0, t, self.alpha)) for t in totals)
         return CategoricalModel(self.columns, tables, unseen, self.alpha)
 
 
@@ -509,21 +526,32 @@ def log_shares(counts: Array, alpha: Any) -> Array:
 
 
 def n_categories(X: Matrix) -> NDArray[np.int64]:
-    """Largest code of each column plus 1; 0 where nothing is observed."""
+    """Largest code of each column plus 1; 0 where nothing is observed. Infinity is left to others to find."""
     result = np.zeros(X.shape[1], np.int64)
     for start in range(0, len(X), BLOCK_ROWS):
         largest = np.fmax.reduce(X[start : start + BLOCK_ROWS], axis=0)
         if largest.dtype.kind == "f":
-            largest = np.where(np.isnan(largest), -1.0, largest)
+            largest = np.where(np.isfinite(largest), largest, -1.0)
+        if np.any(largest >= MOST_CATEGORIES):
+            j = int(largest.argmax())
+            raise ValueError(
+                f"column {j} holds the category {largest[j]}: codes are to be below 2**31; number the categories "
+                "0, 1, 2, ..."
+            )
         np.maximum(result, largest.astype(np.int64) + 1, out=result)
     return result
 
 
 def check_variances(model: GaussianModel, log_prior: Array, classes: NDArray[Any], weight: Array) -> GaussianModel:
-    """Refuse variances of 0 in classes that are possible; in others they do not matter and become 1."""
-    zero = model.variances <= 0
+    """Refuse variances of 0 or NaN in classes that are possible; in others they do not matter and become 1."""
+    zero = ~(model.variances > 0)
     if not zero.any():
         return model
+    unknown = np.isnan(model.variances).any(axis=0)
+    if unknown.any():
+        j = int(unknown.argmax())
+        column = j if model.columns is None else int(model.columns[j])
+        raise UnobservedColumnError(0, f"column {column} has no observed value", "the data", "Leave the column out.")
     wrong = zero & (log_prior > -np.inf)[:, None]
     if wrong.any():
         c, j = np.argwhere(wrong)[0].tolist()
@@ -540,21 +568,11 @@ def _penalty(alpha: Any, log_p: Array) -> float:
     return float((weights[weights > 0] * log_p[weights > 0]).sum())
 
 
-def _missing(X: Matrix, codes: Codes, weights: Array | None, C: int) -> Array:
-    """Weight (C, m) of the missing cells."""
-    result = np.zeros((C, X.shape[1]))
-    if is_sparse(X):
-        missing = np.isnan(X.data)
-        if missing.any():
-            where = type(X)((missing.astype(np.float64), X.indices.copy(), X.indptr.copy()), shape=X.shape)
-            where.sum_duplicates()
-            where.data = np.minimum(where.data, 1.0)
-            result = class_sums(where, codes, weights, C)[1]
-    elif X.dtype.kind == "f":
-        for start in range(0, len(X), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            missing = np.isnan(X[rows])
-            if missing.any():
-                w = None if weights is None else weights[rows]
-                result += class_sums(missing.view(np.uint8), codes[rows], w, C)[1]
-    return result
+def _observed(X: Matrix, codes: Codes, weights: Array | None, weight: Array) -> Array:
+    """Weight (C, m) of the cells that are not NaN, where the rows of the classes weigh `weight`."""
+    C = len(weight)
+    if not is_sparse(X):
+        return observed_sums(X, codes, weights, C)
+    missing = np.isnan(X.data)
+    where = type(X)((missing.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+    return weight[:, None] - class_sums(where, codes, weights, C)[1]

@@ -67,7 +67,7 @@ class GaussianTerm:
 
 @dataclass(frozen=True)
 class LinearTerm:
-    """sum_j x_j weights[c, j] + constant[c]; 0 times an infinite weight is 0."""
+    """sum_j x_j weights[c, j] + constant[c]; x_j is not negative where weights are infinite, and 0 times them is 0."""
 
     columns: Index | None
     weights: Array
@@ -77,11 +77,23 @@ class LinearTerm:
 
     def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
         """As the kernel takes them, and a constant for each class."""
-        weights = np.clip(self.weights, -_INFINITE, _INFINITE)
-        constant = np.zeros(len(weights)) if self.constant is None else self.constant
+        constant = np.zeros(len(self.weights)) if self.constant is None else self.constant
+        infinite = np.isinf(self.weights)
+        weights = np.where(infinite, 0.0, self.weights)
+        terms = [self._product(X, weights)]
+        if infinite.any():  # times 0 it is 0, times the least count infinite
+            terms.append(self._product(X, np.where(infinite, np.sign(self.weights) * _INFINITE, 0.0), 0.0))
+        return terms, constant
+
+    def _product(self, X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
         if hasattr(X, "indptr"):
-            return [_sparse(X, weights)], constant
-        return [_dense(kernel.LINEAR, X, self.columns, a=weights, by_column=_padded(weights.T))], constant
+            return _sparse(X, weights, threshold)
+        if threshold is None:
+            return _dense(kernel.LINEAR, X, self.columns, a=weights, by_column=_padded(weights.T))
+        return _dense(
+            kernel.BINARY, X, self.columns, a=weights, b=np.zeros_like(weights), threshold=threshold, binary=True,
+            by_column=_padded(weights.T),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -181,15 +193,20 @@ def _dense(
 ) -> kernel.Term:  # fmt: skip
     a, b, norm = (None if x is None else np.ascontiguousarray(x, np.float64) for x in (a, b, norm))
     return kernel.Term(
-        kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, threshold, binary, sizes, first,
+        kind, _TYPES[X.dtype], X, _offsets(X, columns), a, b, norm, _as(X, threshold), binary, sizes, first,
         by_column=by_column,
     )  # fmt: skip
+
+
+def _as(X: Any, threshold: float | None) -> float:
+    """The threshold as NumPy compares it with X: 0.1 in float32 is not above 0.1."""
+    return float(np.float32(threshold or 0.0)) if X.dtype == np.float32 else threshold or 0.0
 
 
 def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
     binary = threshold is not None
     return kernel.Term(
-        kernel.SPARSE, _TYPES[X.data.dtype], X.data, a=_padded(weights.T), threshold=threshold or 0.0, binary=binary,
+        kernel.SPARSE, _TYPES[X.data.dtype], X.data, a=_padded(weights.T), threshold=_as(X, threshold), binary=binary,
         indices=X.indices, indptr=X.indptr, columns=X.shape[1],
     )  # fmt: skip
 
@@ -376,8 +393,20 @@ def class_sums(
     """Weight (C,), sums (C, d) of X, or of X > threshold, and what X holds: NOT_FINITE, NEGATIVE."""
     if hasattr(X, "indptr"):
         return _sparse_sums(X, codes, weights, C, threshold, n_threads)
+    which = kernel.VALUES if threshold is None else kernel.ABOVE
+    return _dense_sums(X, codes, weights, C, which, threshold or 0.0, n_threads)
+
+
+def observed_sums(X: Any, codes: Index, weights: Array | None, C: int) -> Array:
+    """Weight (C, d) of the cells of a dense X that are not NaN; of the same rounding as `class_sums`."""
+    return _dense_sums(X, codes, weights, C, kernel.OBSERVED, 0.0, None)[1]
+
+
+def _dense_sums(
+    X: Any, codes: Index, weights: Array | None, C: int, which: int, threshold: float, n_threads: int | None
+) -> tuple[Array, Array, int]:
     n, d = X.shape
-    term = _dense(kernel.LINEAR, X, None, threshold=threshold or 0.0)
+    term = _dense(kernel.LINEAR, X, None, threshold=threshold)
     grouped = 8 * C * d > _FIRST_CACHE
     met = [0]
 
@@ -386,7 +415,7 @@ def class_sums(
 
     def add(record: tuple[Array, Array], first: int, stop: int) -> None:
         waiting = np.zeros((C, kernel.GROUP + 1), np.intp) if grouped else None
-        met.append(kernel.sums(term, threshold is not None, codes, weights, first, stop, waiting, *record))
+        met.append(kernel.sums(term, which, codes, weights, first, stop, waiting, *record))
 
     records = _summed(n, 8 * C * d, 1.0 * d, make, add, n_threads)
     total, sums = records[0]
@@ -402,7 +431,7 @@ def _sparse_sums(
     """Class by class: their sums stay in the cache, and nobody else adds to them."""
     n, d = X.shape
     term = kernel.Term(
-        kernel.SPARSE, _TYPES[X.data.dtype], X.data, threshold=threshold or 0.0, indices=X.indices, indptr=X.indptr,
+        kernel.SPARSE, _TYPES[X.data.dtype], X.data, threshold=_as(X, threshold), indices=X.indices, indptr=X.indptr,
         columns=d,
     )  # fmt: skip
     rows = np.argsort(codes.astype(np.uint16) if C <= 1 << 16 else codes, kind="stable").astype(np.intp)

@@ -70,8 +70,12 @@ from fastgen._column_models import (
     MultinomialModel,
     PoissonKind,
     PoissonModel,
+    Sums,
+    Tables,
     check_variances,
     is_sparse,
+    n_categories,
+    select,
 )
 from fastgen._em import Fit, expectation_maximisation
 from fastgen._estimator import FastgenEstimator, atomic
@@ -144,7 +148,7 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
 
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
         """X as a dense array or CSR matrix of numbers, uncopied if it is one; and labels y if given."""
-        if reset or not self._is_checked(X):
+        if not isinstance(y, str) or not self._is_checked(X):
             if isinstance(X, np.ma.MaskedArray) or (isinstance(X, np.ndarray) and X.dtype.kind == "f"):
                 X = as_floats(X, "X")
             accept = "csr" if self._takes_sparse else False
@@ -167,7 +171,16 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
         if suspicious:
             if not self._takes_nan:
                 assert_all_finite(X, estimator_name=type(self).__name__, input_name="X")
-            refuse_infinity(values.reshape(len(values), -1))
+            if is_sparse(X):
+                found = np.flatnonzero(np.isinf(values))
+                if len(found):
+                    row = int(np.searchsorted(X.indptr, found[0], side="right")) - 1
+                    raise ValueError(
+                        f"Input X contains infinity (at row {row}, column {X.indices[found[0]]}); "
+                        "NaN stands for a missing value, infinity is an error"
+                    )
+            else:
+                refuse_infinity(values)
 
     def _check_alpha(self) -> Any:
         """The smoothing parameter: a number, or one for each column."""
@@ -181,6 +194,8 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
                 )
             if not alpha.min() >= 0:
                 raise ValueError("All values in alpha must be greater than 0.")
+            if not np.isfinite(alpha).all():
+                raise ValueError("All values in alpha must be finite.")
         else:
             check_number(alpha, "alpha", Real, 0)
         if np.min(alpha) < _LEAST_ALPHA and not self.force_alpha:
@@ -461,7 +476,10 @@ class _GenerativeNB(_BaseNB):
         X_known, X_rest = X[known], X[rest]
         w_known = None if weights is None else weights[known]
         w_rest = None if weights is None else weights[rest]
-        labelled = self._count(X_known, codes, w_known, C)
+        labelled = tuple(
+            part.padded(n_categories(select(X, kind.columns)).tolist()) if isinstance(part, Tables) else part
+            for kind, part in zip(self._kinds(), self._count(X_known, codes, w_known, C), strict=True)
+        )
         total = float(X.shape[0] if weights is None else weights.sum())
 
         def maximise(statistics: tuple[Any, ...]) -> tuple[Array, list[Any]]:
@@ -524,6 +542,8 @@ def _as_matrix(X: Any) -> Matrix:
         return X
     if X.dtype.kind == "b":
         return X.view(np.uint8)
+    if not X.dtype.isnative and X.dtype.kind in "iu":
+        return X.astype(X.dtype.newbyteorder("="))
     return as_floats(X, "X") if X.dtype.kind == "f" else X
 
 
@@ -607,7 +627,7 @@ class GaussianNB(_GenerativeNB):
         return checked
 
     def _kinds(self) -> Sequence[Kind]:
-        return [GaussianKind(None, getattr(self, "epsilon_", 0.0))]
+        return [GaussianKind(None, getattr(self, "epsilon_", 0.0), getattr(self, "_spread", None))]
 
     def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:
         check_number(self.var_smoothing, "var_smoothing", Real, 0)
@@ -623,9 +643,7 @@ class GaussianNB(_GenerativeNB):
         return _log_priors(self.priors, weight)
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
-        count = self.class_count_
-        prior = count / count.sum() if self.priors is None else check_priors(self.priors, "priors", len(count))
-        self.class_prior_ = prior.astype(self._dtype)
+        self.class_prior_ = _exact_prior(self.priors, self.class_count_, log_prior).astype(self._dtype)
         self.theta_ = models[0].means.astype(self._dtype)
         self.var_ = models[0].variances.astype(self._dtype)
 
@@ -643,6 +661,13 @@ def _log_priors(priors: ArrayLike | None, weight: Array) -> Array:
     prior = weight / weight.sum() if priors is None else check_priors(priors, "priors", len(weight))
     with np.errstate(divide="ignore"):
         return cast(Array, np.log(prior))
+
+
+def _exact_prior(priors: ArrayLike | None, weight: Array, log_prior: Array) -> Array:
+    """exp(log_prior), without its rounding if it comes from these weights (as it does, but after EM)."""
+    with np.errstate(divide="ignore"):
+        prior = weight / weight.sum() if priors is None else check_priors(priors, "priors", len(weight))
+        return prior if np.array_equal(np.log(prior), log_prior) else np.exp(log_prior)
 
 
 def _spread(X: Matrix, weights: Array | None, statistics: Moments | None) -> Moments:
@@ -913,7 +938,11 @@ class ComplementNB(_WordsNB):
         total = others.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
             weights = -np.log(np.where(total > 0, others / total, 1 / others.shape[1]))
-            self.feature_log_prob_ = weights / weights.sum(axis=1, keepdims=True) if self.norm else weights
+            if self.norm:
+                never = np.isinf(weights)
+                weights = np.where(never.any(axis=1, keepdims=True), never, weights)  # the limit for alpha -> 0
+                weights = weights / weights.sum(axis=1, keepdims=True)
+            self.feature_log_prob_ = weights
 
     def _terms(self) -> list[Term]:
         return [LinearTerm(None, np.asarray(self.feature_log_prob_, np.float64), None)]
@@ -1004,13 +1033,18 @@ class BernoulliNB(_DiscreteNB, _GenerativeNB):
 
     def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
         checked = super()._validate(X, y, reset=reset)
+        data, labels = checked if isinstance(checked, tuple) else (checked, None)
+        if is_sparse(data) and not data.has_canonical_format:  # add up first, then compare with the threshold
+            data = data.copy()
+            data.sum_duplicates()
         if self.binarize is not None:
             check_number(self.binarize, "binarize", Real, 0)
         else:
-            _refuse_others_than_0_and_1(checked[0] if isinstance(checked, tuple) else checked)
-        if isinstance(checked, tuple):
-            self._alpha = self._check_alpha()
-        return checked
+            _refuse_others_than_0_and_1(data)
+        if labels is None:
+            return data
+        self._alpha = self._check_alpha()
+        return data, labels
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
         self.class_log_prior_ = log_prior
@@ -1024,8 +1058,6 @@ class BernoulliNB(_DiscreteNB, _GenerativeNB):
 
 def _refuse_others_than_0_and_1(X: Matrix) -> None:
     if is_sparse(X):
-        X = X.copy()
-        X.sum_duplicates()
         X = X.data[:, None]
     for start in range(0, len(X), BLOCK_ROWS):
         block = X[start : start + BLOCK_ROWS]
@@ -1241,6 +1273,7 @@ class MixedNB(_GenerativeNB):
     parameters_: list[dict[str, Array]]
     epsilon_: Array
     _spread: Moments
+    _rows: Sums
 
     def __init__(
         self,
@@ -1280,8 +1313,9 @@ class MixedNB(_GenerativeNB):
         n = len(columns[0].values)
         labels = check_X_y(np.zeros((n, 1)), y, estimator=self)[1] if fitting else None
         validate_data(self, X if is_frame(X) else np.empty((n, len(columns))), skip_check_array=True, reset=reset)
-        if reset:
+        if fitting:
             check_number(self.alpha, "alpha", Real, 0)
+        if reset:
             self.families_ = self._choose(columns, cast(NDArray[Any], labels))
             self._known: list[dict[Any, int]] = [{}] * len(columns)
         if fitting:
@@ -1357,9 +1391,9 @@ class MixedNB(_GenerativeNB):
                 continue
             where = None if len(columns) == self.n_features_in_ else columns
             if family == "gaussian":
-                kinds.append(GaussianKind(where, getattr(self, "epsilon_", 0.0)))
+                kinds.append(GaussianKind(where, getattr(self, "epsilon_", 0.0), getattr(self, "_spread", None)))
             elif family == "poisson":
-                kinds.append(PoissonKind(where, self.alpha))
+                kinds.append(PoissonKind(where, self.alpha, getattr(self, "_rows", None)))
             elif family == "bernoulli":
                 kinds.append(BernoulliKind(where, 0.0, self.alpha))
             else:
@@ -1380,6 +1414,11 @@ class MixedNB(_GenerativeNB):
 
     def _survey(self, X: Matrix, weights: Array | None, statistics: tuple[Any, ...] | None) -> None:
         check_number(self.var_smoothing, "var_smoothing", Real, 0)
+        self.__dict__.pop("_rows", None)
+        counts = self._of("poisson")
+        if statistics is None and len(counts):  # the prior of the rates is that of all rows
+            kind = PoissonKind(counts)
+            self._rows = kind.statistics(X, np.zeros(len(X), np.intp), weights, 1, self._look_closer)
         columns = self._of("gaussian")
         if not len(columns):
             self.epsilon_ = np.empty(0)
@@ -1392,12 +1431,13 @@ class MixedNB(_GenerativeNB):
     def _forget(self) -> None:
         super()._forget()
         self.__dict__.pop("_spread", None)
+        self.__dict__.pop("_rows", None)
 
     def _fit_prior(self, weight: Array) -> Array:
         return _log_priors(self.priors, weight)
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
-        self.class_prior_ = np.exp(log_prior)
+        self.class_prior_ = _exact_prior(self.priors, self.class_count_, log_prior)
         self._fitted_log_prior = log_prior
         self._fitted = models
         self.parameters_ = [{}] * self.n_features_in_
@@ -1418,7 +1458,7 @@ class MixedNB(_GenerativeNB):
         ]
 
     def _decode(self, X: Array) -> NDArray[Any]:
-        categorical = self._categorical()
+        categorical = [j for j in self._categorical() if len(cast(Any, self.categories_[j]))]
         if all(cast(Any, self.categories_[j]).dtype.kind in "fiub" for j in categorical):
             for j in categorical:
                 X[:, j] = cast(Any, self.categories_[j])[X[:, j].astype(np.intp)]

@@ -21,6 +21,9 @@ NOT_FINITE: int
 NEGATIVE: int
 UNSEEN: int
 GROUP: int
+VALUES: int
+ABOVE: int
+OBSERVED: int
 
 @disjoint_base
 class Term:
@@ -60,7 +63,7 @@ def score(
 ) -> int: ...
 def sums(
     term: Term,
-    binary: bool,
+    which: int,
     codes: _Index,
     weights: _Array | None,
     first: int,

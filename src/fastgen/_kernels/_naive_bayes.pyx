@@ -53,7 +53,10 @@ cdef extern from "naive_bayes.h" nogil:
     int _NEGATIVE "NB_NEGATIVE"
     int _UNSEEN "NB_UNSEEN"
     int _GROUP "NB_GROUP"
-    int nb_sums(const nb_term* m, int binary, const Py_ssize_t* codes, const double* weights, Py_ssize_t first,
+    int _VALUES "NB_VALUES"
+    int _ABOVE "NB_ABOVE"
+    int _OBSERVED "NB_OBSERVED"
+    int nb_sums(const nb_term* m, int which, const Py_ssize_t* codes, const double* weights, Py_ssize_t first,
                 Py_ssize_t stop, Py_ssize_t C, Py_ssize_t* waiting, double* total, double* sums)
     int nb_sparse_sums(const nb_term* m, int binary, const Py_ssize_t* rows, const Py_ssize_t* codes,
                        const double* weights, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t lowest, double* total,
@@ -78,6 +81,9 @@ NOT_FINITE = _NOT_FINITE
 NEGATIVE = _NEGATIVE
 UNSEEN = _UNSEEN
 GROUP = _GROUP
+VALUES = _VALUES
+ABOVE = _ABOVE
+OBSERVED = _OBSERVED
 
 
 cdef class Term:
@@ -143,9 +149,11 @@ def score(list terms, const double[::1] log_prior, bint infinite, int what, Py_s
     return met
 
 
-def sums(Term term, bint binary, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,
+def sums(Term term, int which, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,
          Py_ssize_t stop, Py_ssize_t[:, ::1] waiting, double[::1] total, double[:, ::1] out) -> int:
-    """total (C,) and out (C, d) += the weights and weighted rows of each class. waiting: (C, GROUP + 1), 0, or none.
+    """total (C,) and out (C, d) += weights and weighted rows of each class. waiting: (C, GROUP + 1) zeros, or none.
+
+    Of each cell VALUES, 1 if it is ABOVE the term's threshold, or 1 if it is OBSERVED.
 
     Returns which of NOT_FINITE and NEGATIVE it has met.
     """
@@ -153,7 +161,7 @@ def sums(Term term, bint binary, const Py_ssize_t[::1] codes, const double[::1] 
     cdef Py_ssize_t* queues = NULL if waiting is None else &waiting[0, 0]
     cdef int met
     with nogil:
-        met = nb_sums(&term.t, binary, &codes[0], w, first, stop, out.shape[0], queues, &total[0], &out[0, 0])
+        met = nb_sums(&term.t, which, &codes[0], w, first, stop, out.shape[0], queues, &total[0], &out[0, 0])
     return met
 
 

@@ -651,8 +651,11 @@ static ALWAYS_INLINE vd nb_some(const char *x, const int type, ptrdiff_t j, cons
     return __builtin_convertvector(*(const vf_any *)((const float *)x + j), vd);
 }
 
+/* What is summed up: the values, whether they are above a threshold, whether they are there. */
+enum { NB_VALUES, NB_ABOVE, NB_OBSERVED };
+
 /* target (d,) += w x of G rows, one after the other. */
-static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const int G, const char *const *x,
+static ALWAYS_INLINE void nb_add_rows(const int type, const int which, const int G, const char *const *x,
                                       const double *w, ptrdiff_t d, double threshold, double *target, vd *bad,
                                       vd *least) {
     for (ptrdiff_t j = 0; j < d;) {
@@ -666,7 +669,11 @@ static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const in
             const vd value = nb_some(x[g], type, j, whole), factor = vset(w[g]);
             *bad = vfma(value, vset(0.0), *bad);
             *least = vmin(value, *least);
-            sum += binary ? vselect((vi)(value > vset(threshold)), factor, vset(0.0)) : factor * value;
+            if (which == NB_VALUES)
+                sum += factor * value;
+            else
+                sum += vselect(which == NB_OBSERVED ? (vi)(value == value) : (vi)(value > vset(threshold)), factor,
+                               vset(0.0));
         }
         if (whole)
             vstore(target + j, sum);
@@ -681,7 +688,7 @@ static ALWAYS_INLINE void nb_add_rows(const int type, const int binary, const in
 
 /* sums (C, d) += w x of the rows of each class; total (C,) += w. codes: of the classes, absolute row numbers.
  * waiting: (C, NB_GROUP + 1) numbers, all 0, for groups of rows; or none. Returns what it has met. */
-static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const int binary, const ptrdiff_t *codes,
+static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const int which, const ptrdiff_t *codes,
                                       const double *weights, ptrdiff_t first, ptrdiff_t stop, ptrdiff_t C,
                                       ptrdiff_t *waiting, double *total, double *sums) {
     const ptrdiff_t d = m->columns;
@@ -704,10 +711,10 @@ static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const in
                 w[g] = weights ? weights[queue[1 + g]] : 1.0;
             }
             if (queue[0] == NB_GROUP)
-                nb_add_rows(type, binary, NB_GROUP, x, w, d, m->threshold, sums + c * d, &bad, &least);
+                nb_add_rows(type, which, NB_GROUP, x, w, d, m->threshold, sums + c * d, &bad, &least);
             else
                 for (ptrdiff_t g = 0; g < queue[0]; g++)
-                    nb_add_rows(type, binary, 1, x + g, w + g, d, m->threshold, sums + c * d, &bad, &least);
+                    nb_add_rows(type, which, 1, x + g, w + g, d, m->threshold, sums + c * d, &bad, &least);
             queue[0] = 0;
         }
     } else {
@@ -721,7 +728,9 @@ static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const in
                 const double value = nb_value(x + m->offsets[j], type);
                 if (type <= NB_F32) wrong += value * 0.0;
                 low = value < low ? value : low;
-                target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+                target[j] += which == NB_VALUES     ? w * value
+                             : which == NB_OBSERVED ? (value == value ? w : 0.0)
+                                                    : (value > m->threshold ? w : 0.0);
             }
         }
         bad[0] = wrong;
@@ -731,11 +740,14 @@ static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const in
     return met | (any_lane(bad) ? NB_NOT_FINITE : 0);
 }
 
-static int nb_sums(const nb_term *m, int binary, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+static int nb_sums(const nb_term *m, int which, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
                    ptrdiff_t stop, ptrdiff_t C, ptrdiff_t *waiting, double *total, double *sums) {
 #define CALL(type)                                                                                                     \
-    return binary ? nb_sums_type(m, type, 1, codes, weights, first, stop, C, waiting, total, sums)                     \
-                  : nb_sums_type(m, type, 0, codes, weights, first, stop, C, waiting, total, sums)
+    switch (which) {                                                                                                   \
+    case NB_VALUES: return nb_sums_type(m, type, NB_VALUES, codes, weights, first, stop, C, waiting, total, sums);     \
+    case NB_ABOVE: return nb_sums_type(m, type, NB_ABOVE, codes, weights, first, stop, C, waiting, total, sums);       \
+    default: return nb_sums_type(m, type, NB_OBSERVED, codes, weights, first, stop, C, waiting, total, sums);          \
+    }
     NB_BY_TYPE(m->type, CALL)
 #undef CALL
 }
@@ -885,8 +897,8 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
         }
         for (ptrdiff_t j = 0; j < d; j++) {
             const double value = nb_value(x + m->offsets[j], type);
-            if (!(value == value)) continue;
-            if (n[j] == 0.0) a[j] = value;
+            if (missing && !(value == value)) continue;
+            if (missing && n[j] == 0.0) a[j] = value;
             const double z = value - a[j], y = w * z;
             n[j] += w;
             f[j] += y;
