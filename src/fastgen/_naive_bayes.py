@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastgen._kernels import _naive_bayes as kernel
 from fastgen._missing import Index
 from fastgen._parallel import Body, run_chunks, segments
-from fastgen._validation import BLOCK_ROWS, Array
+from fastgen._validation import BLOCK_ROWS, Array, as_floats
 
 _TYPES = {np.dtype(name): i for i, name in enumerate(["f8", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])}
 _INFINITE = 1e290  # a weight of infinity: 0 times it is 0
@@ -32,6 +32,24 @@ NOT_FINITE, NEGATIVE, UNSEEN = kernel.NOT_FINITE, kernel.NEGATIVE, kernel.UNSEEN
 
 Check = Callable[[Any, int], None]
 """Is given X and what a kernel has met that may be an error (NOT_FINITE, NEGATIVE, UNSEEN), to look closer."""
+
+
+def as_matrix(X: Any) -> Any:
+    """X as a kernel reads it: (n, d) of one of its types, or CSR of floats; copied only if it must be."""
+    if hasattr(X, "tocsr"):
+        X = X if X.format == "csr" else X.tocsr()
+        if X.dtype not in (np.float64, np.float32):
+            X = type(X)((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+    else:
+        array = np.asarray(X)
+        X = array if array.dtype.kind in "iub" and not np.ma.isMaskedArray(X) else as_floats(X, "X")
+        if X.dtype.kind == "b":
+            X = X.view(np.uint8)
+        if not (X.dtype.isnative and X.flags.aligned):
+            X = X.astype(X.dtype.newbyteorder("="))
+    if len(X.shape) != 2 or 0 in X.shape:
+        raise ValueError(f"X must have shape (n_samples, n_features), at least one of each, got {X.shape}")
+    return X
 
 
 def _allow(X: Any, met: int) -> None:

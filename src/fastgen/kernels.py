@@ -21,6 +21,14 @@ from fastgen._hmm_recursions import (
 )
 from fastgen._kernels import _gaussian, _simd
 from fastgen._missing import incomplete_rows, patterns
+from fastgen._naive_bayes import BinaryTerm, GaussianTerm, LinearTerm, PoissonTerm, TableTerm
+from fastgen._naive_bayes_functions import (
+    ClassMoments,
+    category_counts,
+    class_moments,
+    class_sums,
+    naive_bayes_log_joint,
+)
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import (
     BLOCK_ROWS,
@@ -40,15 +48,25 @@ if TYPE_CHECKING:
     from fastgen._mixture_em import MixtureStatistics
 
 __all__ = [
+    "BinaryTerm",
+    "ClassMoments",
     "ExpectedTransitions",
     "ForwardBackward",
+    "GaussianTerm",
+    "LinearTerm",
+    "PoissonTerm",
+    "TableTerm",
     "Viterbi",
+    "category_counts",
+    "class_moments",
+    "class_sums",
     "expected_transitions",
     "forward_backward",
     "gaussian_log_density",
     "log_likelihood",
     "logsumexp",
     "mixture_e_step",
+    "naive_bayes_log_joint",
     "precision_cholesky",
     "softmax",
     "viterbi",

@@ -81,7 +81,7 @@ from fastgen._em import Fit, expectation_maximisation
 from fastgen._estimator import FastgenEstimator, atomic
 from fastgen._frames import MISSING, UNKNOWN, Column, columns_of, is_frame
 from fastgen._missing import Index
-from fastgen._naive_bayes import NEGATIVE, LinearTerm, Term, class_moments, score
+from fastgen._naive_bayes import NEGATIVE, LinearTerm, Term, as_matrix, class_moments, score
 from fastgen._validation import (
     BLOCK_ROWS,
     Array,
@@ -154,7 +154,7 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             accept = "csr" if self._takes_sparse else False
             checked = validate_data(self, X, y, reset=reset, accept_sparse=accept, ensure_all_finite=False)
             X, y = checked if isinstance(checked, tuple) else (checked, y)
-        X = _as_matrix(X)
+        X = as_matrix(X)
         return X if isinstance(y, str) else (X, y)
 
     def _look_closer(self, X: Matrix, met: int) -> None:
@@ -532,19 +532,6 @@ def _weighted_sum(values: Any, weights: Array | None) -> float:
     if weights is None:
         return float(values.sum())
     return float((weights[weights > 0] * values[weights > 0]).sum())
-
-
-def _as_matrix(X: Any) -> Matrix:
-    """Dtypes and strides that kernels read; copied only if it must be."""
-    if is_sparse(X):
-        if X.dtype not in (np.float64, np.float32):
-            X = type(X)((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
-        return X
-    if X.dtype.kind == "b":
-        return X.view(np.uint8)
-    if not X.dtype.isnative and X.dtype.kind in "iu":
-        return X.astype(X.dtype.newbyteorder("="))
-    return as_floats(X, "X") if X.dtype.kind == "f" else X
 
 
 # ---- continuous ------------------------------------------------------------------------------------------------------
@@ -1352,7 +1339,7 @@ class MixedNB(_GenerativeNB):
 
     def _encode(self, X: Any, columns: list[Column]) -> NDArray[Any]:
         if isinstance(X, np.ndarray) and X.dtype.kind in "fiub" and "categorical" not in self.families_:
-            return cast(NDArray[Any], _as_matrix(X))
+            return cast(NDArray[Any], as_matrix(X))
         data = np.empty((len(columns[0].values), len(columns)))
         for j, (column, family) in enumerate(zip(columns, self.families_, strict=True)):
             if family == "categorical":
