@@ -4,8 +4,13 @@ Data come from the models: Gaussian classes with means N(0, 0.5^2); documents wh
 categories; bits. scikit-learn and fastgen are fitted to the same data, and must agree.
 """
 
+import gc
+import time
+import tracemalloc
 from typing import Any, NamedTuple
 
+import docstrings
+import machine
 import naive_bayes_reference as reference
 import numpy as np
 import pytest
@@ -169,3 +174,82 @@ def test_naive_bayes(versus, size, quick, name, kind, n, method, targets):
         n=len(data.y),
         d=d,
     )
+
+
+def test_reading_once(table, size, quick):
+    """GaussianNB.predict on two threads, against the time that memory needs to deliver X to two threads."""
+    limits = machine.measure()
+    if limits is None:
+        pytest.skip("needs a C compiler")
+    data = gaussian_data(size(1_000_000))
+    model = ours.GaussianNB().fit(*data)
+    times = []
+    with fastgen.num_threads(2):
+        for _ in range(3 if quick else 21):
+            start = time.perf_counter()
+            model.predict(data.X)
+            times.append(1e3 * (time.perf_counter() - start))
+    found, once = float(np.median(times)), 1e-6 * data.X.nbytes / limits["read_gbs_2"]
+    n, d = data.X.shape
+    multiply_adds = 1e-6 * 2 * 2 * n * d * len(model.classes_) / (2 * limits["fma_gflops"])
+    head = ["", "fastgen ms", "reading X once ms", "ratio", "target", "its multiply-adds at the peak ms"]
+    row = [f"{found:.1f}", f"{once:.1f}", f"{found / once:.2f}", "2.5", f"{multiply_adds:.1f}"]
+    table("Naive Bayes: what bounds predictions", head, [f"GaussianNB.predict, {shape(n, d)}, 10 classes", *row])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "n", "methods"),
+    [
+        ("GaussianNB", "gaussian", 1_000_000, ("predict", "predict_proba", "fit")),
+        ("CategoricalNB", "categorical", 1_000_000, ("predict", "fit")),
+        ("MultinomialNB", "sparse", 200_000, ("predict", "fit")),
+        ("MultinomialNB", "dense", 100_000, ("predict", "fit")),
+        ("BernoulliNB", "dense", 100_000, ("predict", "fit")),
+    ],
+)
+def test_memory(table, size, name, kind, n, methods):
+    """Arrays beyond X and what is returned, or what the model holds after the fit."""
+    data = MAKERS[kind](size(n))
+    model = getattr(ours, name)().fit(*data)
+    for method in methods:
+        gc.collect()
+        tracemalloc.start()
+        if method == "fit":
+            kept = getattr(ours, name)().fit(*data)
+            left = tracemalloc.get_traced_memory()[0]
+        else:
+            kept = getattr(model, method)(data.X)
+            left = kept.nbytes
+        most = (tracemalloc.get_traced_memory()[1] - left) / 2**20
+        tracemalloc.stop()
+        del kept
+        weights = 8 * len(model.classes_) * data.X.shape[1] / 2**20
+        target = 8 if kind != "sparse" else 8 + 1.5 * weights  # missed: a copy of the weights, word by word
+        title = f"{name}.{method}, {shape(len(data.y))} x {data.X.shape[1]}{', CSR' if kind == 'sparse' else ''}"
+        table(
+            "Naive Bayes: memory beyond X and the result, MiB", ["", "fastgen", "target"], [title, f"{most:.2f}", "8"]
+        )
+        assert most < target
+
+
+def test_docstrings(table, quick):
+    """A text corpus: which package is a module from, by its docstrings?"""
+    X, y, train = docstrings.bag_of_words()
+    parts = X[train], X[~train], y[train], y[~train]
+    for name in ("MultinomialNB", "ComplementNB", "BernoulliNB"):
+        mine, other = getattr(ours, name)(), getattr(theirs, name)()
+        times = {}
+        for which, model in (("fastgen", mine), ("scikit-learn", other)):
+            spent = []
+            for _ in range(3 if quick else 15):
+                start = time.perf_counter()
+                model.fit(parts[0], parts[2]).predict(parts[1])
+                spent.append(1e3 * (time.perf_counter() - start))
+            times[which] = float(np.median(spent))
+        np.testing.assert_array_equal(mine.predict(parts[1]), other.predict(parts[1]))
+        ratio = times["scikit-learn"] / times["fastgen"]
+        share = np.mean(mine.predict(parts[1]) == parts[3])
+        row = [f"{times['fastgen']:.2f}", f"{times['scikit-learn']:.2f}", f"{ratio:.1f}", f"{share:.3f}"]
+        head = ["", "fastgen ms", "scikit-learn ms", "ratio", "accuracy"]
+        title = f"{name}, fit and predict, {X.shape[0]} modules x {X.shape[1]} words"
+        table("Naive Bayes: docstrings of installed packages", head, [title, *row])

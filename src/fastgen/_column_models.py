@@ -518,11 +518,13 @@ def is_sparse(X: Matrix) -> bool:
 
 def log_shares(counts: Array, alpha: Any) -> Array:
     """log of each row's shares, with alpha more of each entry; equal shares (the limit for alpha -> 0) of nothing."""
-    smoothed = counts + alpha
-    total = smoothed.sum(axis=1, keepdims=True)
-    equal = -np.log(max(1, counts.shape[1]))
+    shares = counts + alpha  # there may be millions: no further copies
+    total = shares.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return cast(Array, np.where(total > 0, np.log(smoothed) - np.log(total), equal))
+        np.log(shares, out=shares)
+        shares -= np.log(total)
+    shares[total[:, 0] == 0] = -np.log(max(1, counts.shape[1]))
+    return cast(Array, shares)
 
 
 def n_categories(X: Matrix) -> NDArray[np.int64]:

@@ -97,11 +97,10 @@ class LinearTerm:
         """As the kernel takes them, and a constant for each class."""
         constant = np.zeros(len(self.weights)) if self.constant is None else self.constant
         infinite = np.isinf(self.weights)
-        weights = np.where(infinite, 0.0, self.weights)
-        terms = [self._product(X, weights)]
-        if infinite.any():  # times 0 it is 0, times the least count infinite
-            terms.append(self._product(X, np.where(infinite, np.sign(self.weights) * _INFINITE, 0.0), 0.0))
-        return terms, constant
+        if not infinite.any():
+            return [self._product(X, self.weights)], constant
+        always = np.where(infinite, np.sign(self.weights) * _INFINITE, 0.0)  # times 0 it is 0, else infinite
+        return [self._product(X, np.where(infinite, 0.0, self.weights)), self._product(X, always, 0.0)], constant
 
     def _product(self, X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
         if hasattr(X, "indptr"):
@@ -197,7 +196,10 @@ Term = GaussianTerm | LinearTerm | BinaryTerm | TableTerm | PoissonTerm
 
 def _padded(table: Array) -> Array:
     """Rows of a multiple of 8 numbers."""
-    return np.ascontiguousarray(np.pad(table, ((0, 0), (0, -table.shape[1] % 8))))
+    n, C = table.shape
+    padded = np.zeros((n, C + -C % 8))
+    padded[:, :C] = table
+    return padded
 
 
 def _offsets(X: Any, columns: Index | None) -> Index:
@@ -435,7 +437,7 @@ def _dense_sums(
         waiting = np.zeros((C, kernel.GROUP + 1), np.intp) if grouped else None
         met.append(kernel.sums(term, which, codes, weights, first, stop, waiting, *record))
 
-    records = _summed(n, 8 * C * d, 1.0 * d, make, add, n_threads)
+    records = _summed(n, 3 * 8 * C * d, 1.0 * d, make, add, n_threads)  # few: they are not small
     total, sums = records[0]
     for weight, part in records[1:]:
         total += weight
