@@ -233,7 +233,7 @@ def test_memory(table, size, name, kind, n, methods):
 
 
 def test_docstrings(table, quick):
-    """A text corpus: which package is a module from, by its docstrings?"""
+    """A text corpus: the package that a module is from, by its docstrings."""
     X, y, train = docstrings.bag_of_words()
     parts = X[train], X[~train], y[train], y[~train]
     for name in ("MultinomialNB", "ComplementNB", "BernoulliNB"):
