@@ -1,0 +1,146 @@
+"""Complete rows of a `DiscreteNetwork`: log p(x), and draws; on threads, the same bits for any number of them."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgen._kernels.jit import network as kernel
+from fastgen._missing import Index
+from fastgen._parallel import Body, run_chunks
+from fastgen._validation import Array
+from fastgen.graphical._factors import DiscreteNetwork
+
+_SEGMENT = 1 << 14  # rows for which one generator draws
+_PART = 8 * kernel.ROWS  # rows whose random numbers are in the cache at a time
+
+
+class NetworkRows:
+    """A network laid out flat for `log_prob` and `draw`.
+
+    Parameters
+    ----------
+    network : DiscreteNetwork
+    """
+
+    def __init__(self, network: DiscreteNetwork) -> None:
+        self.network = network
+        sizes = [table.size for table in network.tables]
+        if sum(sizes) >= 1 << 31:
+            raise ValueError(f"the tables have {sum(sizes)} entries: at most 2**31 - 1 can be addressed")
+        self._cardinality = np.array(network.cardinalities, np.int32)
+        self._first = np.concatenate([[0], np.cumsum([len(parents) for parents in network.parents])]).astype(np.intp)
+        self._parent = np.array([parent for parents in network.parents for parent in parents], np.intp)
+        strides = [stride // 8 for table in network.tables for stride in table.strides[:-1]]
+        self._stride = np.array(strides, np.int32)
+        self._offset = (np.cumsum(sizes) - sizes).astype(np.int32)
+        self._order = np.array(network.order, np.intp)
+
+    @cached_property
+    def _table(self) -> Array:
+        return np.concatenate([table.ravel() for table in self.network.tables])
+
+    @cached_property
+    def _log_table(self) -> Array:
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self._table), np.float64)
+
+    @cached_property
+    def _alias(self) -> tuple[Array, NDArray[np.int32]]:
+        threshold, alias = np.empty(len(self._table)), np.empty(len(self._table), np.int32)
+        work = np.empty((2, int(self._cardinality.max())), np.intp)
+        for i, (begin, table) in enumerate(zip(self._offset, self.network.tables, strict=True)):
+            part = slice(int(begin), int(begin) + table.size)
+            kernel.alias_tables(self._table[part], self._cardinality[i], threshold[part], alias[part], *work)
+        return threshold, alias
+
+    def log_prob(self, X: NDArray[Any], n_threads: int | None = None) -> Array:
+        """log p(x) of rows without missing cells.
+
+        Parameters
+        ----------
+        X : integer array (n, V)
+            States as numbers, with any strides; not copied.
+        n_threads : int, optional
+
+        Returns
+        -------
+        array (n,)
+            -inf for what is impossible. O(n (V + arcs)).
+
+        Raises
+        ------
+        ValueError
+            Another shape, or a code that is no state.
+        """
+        V = len(self._cardinality)
+        if X.ndim != 2 or X.shape[1] != V or X.dtype.kind not in "iu":
+            raise ValueError(f"X must be integers of shape (n, {V}), got {X.dtype} {X.shape}")
+        out = np.empty(len(X))
+        wrong: list[int] = []
+
+        def make_body() -> Body:
+            tile, place = np.empty((V, kernel.ROWS), np.int32), np.empty(kernel.ROWS, np.int32)
+
+            def body(start: int, stop: int) -> None:
+                row = kernel.log_prob(
+                    X, self._first, self._parent, self._stride, self._cardinality, self._offset, self._log_table,
+                    tile, place, start, stop, out,
+                )  # fmt: skip
+                if row >= 0:
+                    wrong.append(row)
+
+            return body
+
+        _ = self._log_table  # before threads ask for it
+        run_chunks(make_body, len(X), kernel.ROWS, 4.0 * len(X) * V, n_threads)
+        if wrong:
+            self._refuse(X, min(wrong))
+        return out
+
+    def _refuse(self, X: NDArray[Any], row: int) -> None:
+        i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self._cardinality))[0])
+        raise ValueError(
+            f"row {row} holds {X[row, i]} for {self.network.names[i]!r}, whose states are 0 to "
+            f"{self._cardinality[i] - 1}"
+        )
+
+    def draw(self, n: int, rng: np.random.Generator, n_threads: int | None = None) -> NDArray[Any]:
+        """n independent rows.
+
+        Parameters
+        ----------
+        n : int
+        rng : numpy.random.Generator
+            Seeds a generator for each 16384 rows.
+        n_threads : int, optional
+
+        Returns
+        -------
+        unsigned integer array (n, V)
+            States as numbers, of the smallest type that holds them all.
+        """
+        V = len(self._cardinality)
+        out = np.empty((n, V), np.min_scalar_type(int(self._cardinality.max()) - 1))
+        seeds: Index = rng.integers(0, 2**63, -(-n // _SEGMENT))
+        threshold, alias = self._alias
+
+        def make_body() -> Body:
+            tile, uniform = np.empty((V, kernel.ROWS), np.int32), np.empty((V, _PART))
+            work = np.empty((2, kernel.ROWS), np.int32), np.empty((2, kernel.ROWS))
+
+            def body(first: int, last: int) -> None:
+                for segment in range(first, last):
+                    generator = np.random.Generator(np.random.SFC64(int(seeds[segment])))
+                    for start in range(segment * _SEGMENT, min(n, (segment + 1) * _SEGMENT), _PART):
+                        generator.random(out=uniform)
+                        kernel.draw(
+                            self._order, self._first, self._parent, self._stride, self._cardinality, self._offset,
+                            threshold, alias, uniform, tile, work, out[start : start + _PART],
+                        )  # fmt: skip
+
+            return body
+
+        run_chunks(make_body, len(seeds), 1, 8.0 * n * V, n_threads)
+        return out
