@@ -18,5 +18,6 @@ assert 'build/sanitize' in fastgen.__file__, fastgen.__file__
 assert fastgen._kernels.isa == '$isa'
 sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', 'tests/test_simd.py', 'tests/test_kernels.py',
                       'tests/test_families.py', 'tests/test_mixture_kernel.py', 'tests/test_hmm_kernels.py',
-                      'tests/test_hmm_checkpoints.py', 'tests/test_naive_bayes_kernel.py']))"
+                      'tests/test_hmm_checkpoints.py', 'tests/test_naive_bayes_kernel.py',
+                      'tests/test_naive_bayes_functions.py']))"
 done

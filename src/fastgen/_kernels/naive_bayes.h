@@ -376,7 +376,7 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
         switch (m->kind * 2 + missing) {
         case 2 * NB_GAUSSIAN: nb_columns(NB_GAUSSIAN, 0, x, d, m, from, C, &next, joint); break;
         case 2 * NB_GAUSSIAN + 1: nb_columns(NB_GAUSSIAN, 1, x, d, m, from, C, &next, joint); break;
-        case 2 * NB_BINARY: nb_columns(NB_BINARY, 0, x, d, m, from, C, &next, joint); break;
+        case 2 * NB_BINARY:
         case 2 * NB_BINARY + 1: nb_columns(NB_BINARY, 1, x, d, m, from, C, &next, joint); break;
         case 2 * NB_LINEAR + 1: nb_columns(NB_LINEAR, 1, x, d, m, from, C, &next, joint); break;
         default: nb_columns(NB_LINEAR, 0, x, d, m, from, C, &next, joint); break;
@@ -401,40 +401,46 @@ static ALWAYS_INLINE ptrdiff_t nb_code(const char *cell, const int type, ptrdiff
     return (uint64_t)value < (uint64_t)size ? value : value < 0 ? size + 1 : size;
 }
 
-/* sums (rows, P) <- the rows of the tables; a: for each column sizes + 2 rows of P. */
-static ALWAYS_INLINE int nb_table_width(const nb_term *m, const int type, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
-                                        ptrdiff_t c, const int width, double *sums) {
+/* places[j] <- the row of `a` that column from + j of a row means. Returns what it has met. */
+static ALWAYS_INLINE int nb_places_type(const nb_term *m, const int type, const char *x, ptrdiff_t from, ptrdiff_t d,
+                                        ptrdiff_t *places) {
     int missing = 0, unseen = 0;
-    const char *x = m->x + row * m->row_stride;
-    for (ptrdiff_t s = 0; s < rows; s++) {
-        const char *xs = x + s * m->row_stride;
-        vd acc[4 * 8 / VL];
-        EACH(v, width * 8 / VL) acc[v] = vset(0.0);
-        for (ptrdiff_t j = 0; j < m->columns; j++) {
-            const ptrdiff_t size = m->sizes[j], code = nb_code(xs + m->offsets[j], type, size);
-            const double *table = m->a + (m->first[j] + code) * P + c;
-            missing |= code > size;
-            unseen |= code == size;
-            EACH(v, width * 8 / VL) acc[v] += vload(table + v * VL);
-        }
-        double *target = sums + s * P + c;
-        EACH(v, width * 8 / VL) vstore(target + v * VL, acc[v]);
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const ptrdiff_t size = m->sizes[from + j], code = nb_code(x + m->offsets[from + j], type, size);
+        places[j] = m->first[from + j] + code;
+        missing |= code > size;
+        unseen |= code == size;
     }
     return (missing ? NB_NEGATIVE : 0) | (unseen ? NB_UNSEEN : 0);
 }
 
+/* sums (P,) += these rows of the tables. */
+static ALWAYS_INLINE void nb_table_width(const nb_term *m, const ptrdiff_t *places, ptrdiff_t d, ptrdiff_t P,
+                                         ptrdiff_t c, const int width, double *sums) {
+    vd acc[4 * 8 / VL];
+    EACH(v, width * 8 / VL) acc[v] = vload(sums + c + v * VL);
+    for (ptrdiff_t j = 0; j < d; j++)
+        EACH(v, width * 8 / VL) acc[v] += vload(m->a + places[j] * P + c + v * VL);
+    EACH(v, width * 8 / VL) vstore(sums + c + v * VL, acc[v]);
+}
+
+/* sums (rows, P) <- the rows of the tables; a: for each column sizes + 2 rows of P. */
 static __attribute__((noinline)) int nb_table(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
                                               double *sums) {
     int met = 0;
-#define WIDTH(width) met |= nb_table_width(m, TYPE, row, rows, P, c, width, sums)
-#define CALL(type)                                                                                                     \
-    do {                                                                                                               \
-        enum { TYPE = type };                                                                                          \
-        NB_BY_WIDTH(P, WIDTH)                                                                                          \
-    } while (0)
-    NB_BY_TYPE(m->type, CALL)
+    memset(sums, 0, (size_t)(rows * P) * sizeof(double));
+    for (ptrdiff_t s = 0; s < rows; s++)
+        for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
+            const char *x = m->x + (row + s) * m->row_stride;
+            const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
+            ptrdiff_t places[NB_COLUMNS];
+#define CALL(type) met |= nb_places_type(m, type, x, from, d, places)
+            NB_BY_TYPE(m->type, CALL)
 #undef CALL
-#undef WIDTH
+#define CALL(width) nb_table_width(m, places, d, P, c, width, sums + s * P)
+            NB_BY_WIDTH(P, CALL)
+#undef CALL
+        }
     return met;
 }
 
@@ -742,13 +748,27 @@ static ALWAYS_INLINE int nb_sums_type(const nb_term *m, const int type, const in
 
 static int nb_sums(const nb_term *m, int which, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
                    ptrdiff_t stop, ptrdiff_t C, ptrdiff_t *waiting, double *total, double *sums) {
-#define CALL(type)                                                                                                     \
-    switch (which) {                                                                                                   \
-    case NB_VALUES: return nb_sums_type(m, type, NB_VALUES, codes, weights, first, stop, C, waiting, total, sums);     \
-    case NB_ABOVE: return nb_sums_type(m, type, NB_ABOVE, codes, weights, first, stop, C, waiting, total, sums);       \
-    default: return nb_sums_type(m, type, NB_OBSERVED, codes, weights, first, stop, C, waiting, total, sums);          \
+#define CALL(type, which) return nb_sums_type(m, type, which, codes, weights, first, stop, C, waiting, total, sums)
+#define INTEGERS(type) CALL(type, which)
+    switch (m->type * 3 + which) {
+    case 3 * NB_F64 + NB_VALUES: CALL(NB_F64, NB_VALUES);
+    case 3 * NB_F64 + NB_ABOVE: CALL(NB_F64, NB_ABOVE);
+    case 3 * NB_F64 + NB_OBSERVED: CALL(NB_F64, NB_OBSERVED);
+    case 3 * NB_F32 + NB_VALUES: CALL(NB_F32, NB_VALUES);
+    case 3 * NB_F32 + NB_ABOVE: CALL(NB_F32, NB_ABOVE);
+    case 3 * NB_F32 + NB_OBSERVED: CALL(NB_F32, NB_OBSERVED);
     }
-    NB_BY_TYPE(m->type, CALL)
+    switch (m->type) {
+    case NB_I8: INTEGERS(NB_I8);
+    case NB_I16: INTEGERS(NB_I16);
+    case NB_I32: INTEGERS(NB_I32);
+    case NB_I64: INTEGERS(NB_I64);
+    case NB_U8: INTEGERS(NB_U8);
+    case NB_U16: INTEGERS(NB_U16);
+    case NB_U32: INTEGERS(NB_U32);
+    default: INTEGERS(NB_U64);
+    }
+#undef INTEGERS
 #undef CALL
 }
 
@@ -858,9 +878,8 @@ static ALWAYS_INLINE int nb_counts_type(const nb_term *m, const int type, const 
 
 static int nb_counts(const nb_term *m, const ptrdiff_t *begin, const ptrdiff_t *codes, const double *weights,
                      ptrdiff_t first, ptrdiff_t stop, uint32_t *whole, double *counts) {
-#define CALL(type)                                                                                                     \
-    return m->contiguous ? nb_counts_type(m, type, 1, begin, codes, weights, first, stop, whole, counts)               \
-                         : nb_counts_type(m, type, 0, begin, codes, weights, first, stop, whole, counts)
+#define CALL(type) return nb_counts_type(m, type, 1, begin, codes, weights, first, stop, whole, counts)
+    if (!m->contiguous) return nb_counts_type(m, m->type, 0, begin, codes, weights, first, stop, whole, counts);
     NB_BY_TYPE(m->type, CALL)
 #undef CALL
 }
@@ -909,12 +928,15 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
 
 static void nb_moments(const nb_term *m, int missing, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
                        ptrdiff_t stop, double *total, double *about, double *count, double *sums, double *squares) {
-#define CALL(type)                                                                                                     \
-    if (missing)                                                                                                       \
-        nb_moments_type(m, type, 1, codes, weights, first, stop, total, about, count, sums, squares);                  \
-    else                                                                                                               \
-        nb_moments_type(m, type, 0, codes, weights, first, stop, total, about, count, sums, squares)
-    NB_BY_TYPE(m->type, CALL)
+#define CALL(type, missing)                                                                                            \
+    nb_moments_type(m, type, missing, codes, weights, first, stop, total, about, count, sums, squares)
+    switch (m->type * 2 + missing) {
+    case 2 * NB_F64: CALL(NB_F64, 0); break;
+    case 2 * NB_F64 + 1: CALL(NB_F64, 1); break;
+    case 2 * NB_F32: CALL(NB_F32, 0); break;
+    case 2 * NB_F32 + 1: CALL(NB_F32, 1); break;
+    default: CALL(m->type, 0); break;
+    }
 #undef CALL
 }
 
