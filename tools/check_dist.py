@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 WHEEL_LIMIT = 2_000_000
-SDIST_LIMIT = 500_000
+SDIST_LIMIT = 750_000  # no data, nothing generated: this is to grow with the sources alone
 SDIST_FOLDERS = {"src", "tests", "benchmarks", "examples", "tools"}
 SDIST_FILES = {
     ".clang-format",
