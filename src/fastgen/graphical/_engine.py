@@ -1,0 +1,1203 @@
+"""Exact inference in discrete models: one engine for Bayesian networks and Markov random fields.
+
+A `Plan` is what is compiled for one set of observed variables: a tree of products of two tables
+(`fastgen.graphical._triangulation`), written as a flat list of contractions over one arena. Upwards it gives
+log P(evidence), or the largest value; the adjoint of each contraction, downwards, is a contraction of the same kind and
+gives all marginals and the expected counts; walked down with states in hand it gives the best assignment, or exact
+samples. Nothing is ever divided, so zeros need no care.
+
+Evidence enters as indicators (a table for each variable: which states are possible, or how likely each makes what was
+seen), for any pattern of missing cells, or as slices of the tables, for one pattern. An engine answers all rows with
+indicators if its forecast for that is small, and otherwise makes a plan for each pattern. To make one for a pattern
+that comes often, call `Engine.compile`. Which plan answers a row, and so each bit of the answer, depends on the row's
+pattern and on what was compiled, never on the other rows or the number of threads.
+
+Not supported: tables whose entries, within one message, are further apart than about 2^1000 (the smaller ones vanish);
+deterministic tables are not exploited beyond their zeros making zeros; approximations of any kind; a most probable
+assignment of some variables that sums over the others.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from itertools import accumulate
+from math import frexp, log, prod
+from threading import RLock
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgen._parallel import get_num_threads, run_chunks, segments
+from fastgen._validation import Array, as_floats, as_generator, as_weights
+from fastgen.graphical._factors import FactorGraph
+from fastgen.graphical._triangulation import Contraction, Cost, Elimination, contract, eliminate
+
+__all__ = ["Cost", "Engine", "EngineLimitError", "Plan"]
+
+Codes = NDArray[np.int32]
+
+_LANES_BYTES = 1 << 28  # the most memory, for each thread, to work on several rows at once
+_CACHE_BYTES = 4 << 20
+_LANES_FROM = 4, 10  # so many rows are better done at once: in the cache, and elsewhere
+_GENERIC_OPERATIONS = 1 << 22  # above this and so many for each variable, a plan for each pattern is worth making
+_GENERIC_PER_VARIABLE = 300_000
+_NS_PER_OPERATION = 0.8
+_INNER = 4096  # entries of an inner table of offsets
+_KEPT_PLANS = 32
+_KEPT_BYTES = 1 << 28  # an arena of this size is used again
+_DRAWS = 64  # samples for each time that the tables are made, at least
+_RANDOM_NUMBERS = 1 << 22  # at a time
+_DRAW_NS = 30.0  # for each variable
+_LN2 = log(2.0)
+
+
+class EngineLimitError(ValueError):
+    """Exact inference would cost more than the limit of the engine.
+
+    Attributes
+    ----------
+    cost : Cost
+        The forecast.
+    """
+
+    def __init__(self, text: str, cost: Cost) -> None:
+        super().__init__(text)
+        self.cost = cost
+
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.cost)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a table lies: its first cell, among the constants or in the arena, and its step along each variable."""
+
+    base: int
+    static: bool
+    steps: dict[int, int]
+
+
+def _kernels() -> Any:
+    return import_module("fastgen._kernels.jit.junction_tree")
+
+
+class _Assembler:
+    """Writes contractions as records, and their tables of offsets as one array."""
+
+    def __init__(self, cardinalities: Sequence[int], lanes: bool, maximum: bool = False) -> None:
+        self.cardinalities = cardinalities
+        self.lanes = lanes
+        self.maximum = maximum
+        self.axes: list[tuple[int, int, int]] = []
+        self.bounds: list[tuple[int, int, int]] = []
+        self.next = 0
+
+    def group(self, axes: Sequence[tuple[int, int, int]]) -> int:
+        """Reserve a table of offsets over these axes (size, step in X, step in Y); return its number of entries."""
+        first = len(self.axes)
+        self.axes.extend(axes)
+        self.bounds.append((first, len(self.axes), self.next))
+        entries = prod(axis[0] for axis in axes)
+        self.next += 2 * entries
+        return entries
+
+    def start_with(self, other: "_Assembler") -> None:
+        """Put the tables of another one first."""
+        self.axes, self.bounds, self.next = list(other.axes), list(other.bounds), other.next
+
+    def index(self) -> NDArray[np.int32]:
+        """Return all tables."""
+        if self.next > 2**31 - 1:
+            raise OverflowError("the tables of offsets have more than 2^31 entries")
+        index = np.empty(self.next, np.int32)
+        axes = np.array(self.axes, np.int64).reshape(-1, 3)
+        _kernels().fill_offsets(axes, np.array(self.bounds, np.int64).reshape(-1, 3), index)
+        return index
+
+    def _axes(self, variables: Iterable[int], x: _Place, y: _Place) -> list[tuple[int, int, int]]:
+        return [
+            (self.cardinalities[variable], x.steps.get(variable, 0), y.steps.get(variable, 0))
+            for variable in variables
+            if self.cardinalities[variable] > 1
+        ]
+
+    def contraction(self, x: _Place, y: _Place, z: _Place, z_scope: Sequence[int], summed: Sequence[int]) -> list[int]:
+        """Return the record of ``Z[z] = sum over the summed variables of X * Y``.
+
+        Terms are added up in the same order in both forms: what is run along in one row decides.
+        """
+        kernels = _kernels()
+        start = self.next
+        z_axes = _coalesced(self._axes(z_scope, x, y))
+        k_axes = _coalesced(self._axes(summed, x, y))
+        n_z = prod(axis[0] for axis in z_axes)
+        z_run = z_axes[-1] if z_axes and sum(z_axes[-1][1:]) > 0 and max(z_axes[-1][1:]) <= 1 else (1, 0, 0)
+        k_run = max((axis for axis in k_axes if max(axis[1:]) <= 1), default=(1, 0, 0))
+        mode, run = kernels.CELLS, (1, 0, 0)
+        if self.maximum and z_run[0] > 1:
+            mode, run = kernels.Z_RUNS, z_run
+        elif not self.maximum and max(z_run[0], k_run[0]) > 1:
+            if z_run[0] >= min(8, k_run[0]):
+                mode, run = (kernels.Z_TILES if z_run[0] <= 16 else kernels.Z_RUNS), z_run
+            else:
+                mode, run = kernels.K_RUNS, k_run
+        if mode == kernels.K_RUNS:
+            k_axes.remove(k_run)
+        elif mode != kernels.CELLS and not self.lanes:
+            z_axes = z_axes[:-1]
+        # what is the same for all rows comes first, and what is no vector
+        if y.static if self.lanes else run[2] < run[1]:
+            x, y, run = y, x, (run[0], run[2], run[1])
+            z_axes, k_axes = ([(size, b, a) for size, a, b in axes] for axes in (z_axes, k_axes))
+        head = x.base, x.static, y.base, y.static, z.base, n_z, start
+        if self.lanes:
+            mode = kernels.K_LANES if mode == kernels.K_RUNS else kernels.IN_LANES
+            self.group(z_axes)
+            return [mode, *head, run[1], run[2], run[0], 1, self.group(k_axes), 0]
+        n_hi, n_lo = map(self.group, _halves(z_axes))
+        n_kh, n_kl = map(self.group, _halves(k_axes))
+        return [mode, *head, n_hi, n_lo, run[0], n_kh, n_kl, run[1] + run[2]]
+
+
+def _coalesced(axes: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Axes that lie behind one another in both tables made one."""
+    merged: list[tuple[int, int, int]] = []
+    for size, x, y in axes:
+        if merged and merged[-1][1] == x * size and merged[-1][2] == y * size:
+            size *= merged.pop()[0]
+        merged.append((size, x, y))
+    return merged
+
+
+def _halves(axes: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    """Outer and inner axes: the inner ones have few entries."""
+    cut = len(axes)
+    entries = 1
+    while cut and entries * axes[cut - 1][0] <= _INNER:
+        cut -= 1
+        entries *= axes[cut][0]
+    return axes[:cut], axes[cut:]
+
+
+def _steps(scope: Sequence[int], cardinalities: Sequence[int]) -> dict[int, int]:
+    steps = {}
+    step = 1
+    for variable in reversed(scope):
+        steps[variable] = step
+        step *= cardinalities[variable]
+    return steps
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What a plan is for."""
+
+    sliced: tuple[int, ...]
+    indicated: tuple[int, ...]
+    targets: tuple[int, ...]
+    counts: bool = False
+    maximum: bool = False
+    traced: bool = False
+
+
+class Plan:
+    """A compiled query; `Engine` makes it."""
+
+    def __init__(self, engine: "Engine", query: _Query) -> None:
+        self.query = query
+        self.lanes_from = engine._lanes_from
+        self.lanes_bytes = min(engine._lanes_bytes, engine.limit)
+        self.graph = graph = engine.graph
+        cardinalities = graph.cardinalities
+        gone = set(query.sliced)
+        self._dropped, self.factor_shift = engine._prune(query)
+        self._like: _Program | None = None  # the program of the same plan for other tables
+        gone_too = gone | {variable for variable, _ in self._dropped}
+        without = {factor for _, factor in self._dropped}
+        self._free = [variable for variable in range(graph.n_variables) if variable not in gone_too]
+        self.factors = [number for number in range(len(graph.factors)) if number not in without]
+        leaves: list[tuple[int, ...]] = []
+        static = []
+        for number in self.factors:
+            scope = graph.factors[number].scope
+            kept = tuple(variable for variable in scope if variable not in gone)
+            leaves.append(kept)
+            static.append(len(kept) == len(scope))
+        for variable in query.indicated:
+            leaves.append((variable,))
+            static.append(False)
+        bare = set(self._free).difference(*leaves)
+        self._ones = sorted(bare)
+        for variable in self._ones:
+            leaves.append((variable,))
+            static.append(True)
+        if not leaves:
+            leaves.append(())
+            static.append(True)
+        self._elimination: Elimination = eliminate(cardinalities, leaves, self._free)
+        self.tree: Contraction = contract(cardinalities, leaves, static, self._elimination.order)
+        self.n_leaves = len(leaves)
+        self._schedule()
+
+    # ---- forecast: nothing of the size of a table is made --------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Decide which adjoints are needed, where the marginals come from, and what all that costs."""
+        tree = self.tree
+        cardinalities = self.graph.cardinalities
+        n = len(tree.scopes)
+        self.sizes = [prod(cardinalities[variable] for variable in scope) for scope in tree.scopes]
+        needed = [False] * n
+        # a marginal comes from the variable's indicator, or the smallest table that has it, the nearest to the root
+        source = {variable: len(self.factors) + i for i, variable in enumerate(self.query.indicated)}
+        smallest: dict[int, tuple[int, int]] = {}
+        for node, scope in enumerate(tree.scopes):
+            for variable in scope:
+                smallest[variable] = min(smallest.get(variable, (self.sizes[node], -node)), (self.sizes[node], -node))
+        self.source = {}
+        gone = set(self.query.sliced)
+        for variable in self.query.targets:
+            if variable not in gone:
+                self.source[variable] = source.get(variable, -smallest[variable][1])
+                needed[self.source[variable]] = True
+        self.parent = [-1] * n
+        for node, (left, right) in enumerate(tree.children):
+            for child in (left, right):
+                if child >= 0:
+                    self.parent[child] = node
+        if self.query.counts:
+            for node in range(n):
+                parent = self.parent[node]
+                first = tree.static[node] and (parent < 0 or not tree.static[parent])
+                needed[node] |= first or (node < len(self.factors) and not tree.static[node])
+        for node in range(n):
+            if needed[node] and self.parent[node] >= 0:
+                needed[self.parent[node]] = True
+        self.needed = needed
+        operations = preparation = constants = cells = 0
+        for node in range(n):
+            children = [child for child in tree.children[node] if child >= 0]
+            if tree.static[node]:
+                preparation += tree.work[node]
+            else:
+                operations += tree.work[node]
+            operations += tree.work[node] * (needed[node] and sum(needed[child] for child in children))
+            cells += self.rounded(node) * ((not tree.static[node]) + needed[node])
+            constants += self.rounded(node) * tree.static[node]
+        for node in self.source.values():
+            operations += self.sizes[node]
+        best = self._elimination
+        self.cost = Cost(best.width, best.states, 8 * (constants + cells), operations, preparation)
+        self.largest = max(self.sizes)
+
+    def rounded(self, node: int) -> int:
+        return -(-self.sizes[node] // 8) * 8
+
+    # ---- compilation -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def program(self) -> "_Program":
+        """What is run: made on first use."""
+        return _Program(self) if self._like is None else self._like.with_tables(self)
+
+    def with_tables(self, graph: FactorGraph) -> "Plan | None":
+        """Return the same plan for other tables; None if it depends on what the tables are."""
+        if self._dropped:
+            return None
+        plan = copy(self)
+        plan.graph = graph
+        plan._like = plan.__dict__.pop("program", None) or self._like
+        return plan
+
+
+_Arguments = tuple[_Place, _Place, _Place, Sequence[int], Sequence[int]]
+
+
+class _Program:
+    """The arrays that kernels read."""
+
+    def __init__(self, plan: Plan) -> None:
+        kernels = _kernels()
+        graph, tree, query = plan.graph, plan.tree, plan.query
+        cardinalities = graph.cardinalities
+        self.tree, self.plan = tree, plan
+        n = len(tree.scopes)
+        offsets = _Assembler(cardinalities, False)
+        folds = _Assembler(cardinalities, False, query.maximum)
+        sliced = set(query.sliced)
+
+        # where everything lies; among the constants, a one comes first
+        constants, cells = 8, 0
+        value: list[_Place] = []
+        load_variables: list[tuple[int, int]] = []
+        self.loads: dict[int, tuple[int, ...]] = {}
+        self.factor_at: dict[int, tuple[int, tuple[int, ...]]] = {}  # first cell, and the order of the axes
+        self.ones: list[tuple[int, int]] = []
+        for node in range(n):
+            scope, room = tree.scopes[node], plan.rounded(node)
+            steps = _steps(scope, cardinalities)
+            if node < len(plan.factors):
+                number = plan.factors[node]
+                factor = graph.factors[number]
+                if tree.static[node]:
+                    self.factor_at[number] = constants, tuple(factor.scope.index(variable) for variable in scope)
+                else:
+                    self.factor_at[number] = constants, tuple(range(len(factor.scope)))
+                    own = _steps(factor.scope, cardinalities)
+                    first = len(load_variables)
+                    load_variables += [(variable, own[variable]) for variable in factor.scope if variable in sliced]
+                    table = offsets.next
+                    offsets.group([(cardinalities[variable], own[variable], 0) for variable in scope])
+                    self.loads[node] = cells, plan.sizes[node], table, constants, first, len(load_variables)
+                    room = -(-factor.table.size // 8) * 8
+            elif node < plan.n_leaves and tree.static[node]:
+                self.ones.append((constants, plan.sizes[node]))
+            if tree.static[node]:
+                value.append(_Place(constants, True, steps))
+            else:
+                value.append(_Place(cells, False, steps))
+                cells += plan.rounded(node)
+            if tree.static[node] or node in self.loads:
+                constants += room
+        self.n_constants = constants
+        self.places = value
+        self.adjoint: dict[int, _Place] = {}
+        for node in range(n):
+            if plan.needed[node] or node == tree.root:
+                self.adjoint[node] = _Place(cells, False, value[node].steps)
+                cells += plan.rounded(node)
+
+        one = _Place(0, True, {})
+        self.forward: list[_Arguments] = []
+        self.backward: list[_Arguments] = []
+        static_ops = []
+        self.static_nodes: list[int] = []
+        for node, (left, right) in enumerate(tree.children):
+            if left < 0:
+                continue
+            other = value[right] if right >= 0 else one
+            arguments = value[left], other, value[node], tree.scopes[node], tree.summed[node]
+            if tree.static[node]:
+                static_ops.append(folds.contraction(*arguments))
+                self.static_nodes.append(node)
+            else:
+                self.forward.append(arguments)
+        for node in range(n - 1, -1, -1):
+            left, right = tree.children[node]
+            if left < 0 or not plan.needed[node]:
+                continue
+            for child, sibling in ((left, right), (right, left)):
+                if child >= 0 and plan.needed[child]:
+                    other = value[sibling] if sibling >= 0 else one
+                    place = self.adjoint[child]
+                    lost = _lost(tree, node, child)
+                    self.backward.append((self.adjoint[node], other, place, tree.scopes[child], lost))
+        outputs = []
+        column = 0
+        for variable in query.targets:
+            size = cardinalities[variable]
+            if variable in sliced:
+                outputs.append((-1, size, column, variable))
+            else:
+                node = plan.source[variable]
+                place = _Place(cells, False, {variable: 1})
+                cells += -(-size // 8) * 8
+                rest = tuple(other for other in tree.scopes[node] if other != variable)
+                self.backward.append((value[node], self.adjoint[node], place, (variable,), rest))
+                outputs.append((place.base, size, column, variable))
+            column += size
+        self.cells = cells
+        starts = [0, *accumulate(cardinalities)]
+        lambdas = [
+            (variable, value[len(plan.factors) + i].base, cardinalities[variable], starts[variable])
+            for i, variable in enumerate(query.indicated)
+        ]
+        self.fold_index = folds.index()
+        self.fold_records = _records(static_ops, kernels.OP_COLUMNS)
+        root = value[tree.root]
+        self.offsets = offsets
+        self.tables = (
+            _records(lambdas, 4),
+            _records(list(self.loads.values()), 6),
+            _records(load_variables, 2),
+            _records(outputs, 4),
+        )
+        self._root = _records([(root.base, root.static, self.adjoint[tree.root].base)], 3)[0]
+        self._idle: list[Array] = []
+        self._fill(graph)
+
+    def _fill(self, graph: FactorGraph) -> None:
+        """Write the constants, and do what does not depend on the evidence."""
+        constants = np.zeros(self.n_constants)
+        constants[0] = 1.0
+        shift = self.plan.factor_shift
+        for start, size in self.ones:
+            constants[start : start + size] = 1.0
+        for number, (start, axes) in self.factor_at.items():
+            table = graph.factors[number].table
+            _, exponent = frexp(float(table.max(initial=0.0)))
+            shift += exponent * _LN2
+            place = constants[start : start + table.size].reshape([table.shape[axis] for axis in axes])
+            np.ldexp(table.transpose(axes) if axes else table, -exponent, out=place)
+        self.fold_shift: dict[int, int] = {}
+        for node, record in zip(self.static_nodes, self.fold_records, strict=True):
+            self.fold_shift[node] = _kernels().fold(record, self.fold_index, constants, self.plan.query.maximum)
+            shift += self.fold_shift[node] * _LN2
+        self.shift = shift
+        self.constants = constants
+
+    def _form(self, lanes: bool) -> tuple[Any, Any, Any]:
+        """The contractions up and down, and the tables of offsets."""
+        assembler = _Assembler(self.plan.graph.cardinalities, lanes, self.plan.query.maximum)
+        assembler.start_with(self.offsets)
+        forward, backward = (
+            _records([assembler.contraction(*arguments) for arguments in calls], _kernels().OP_COLUMNS)
+            for calls in (self.forward, self.backward)
+        )
+        return forward, backward, assembler.index()
+
+    @cached_property
+    def in_runs(self) -> tuple[Any, Any, Any]:
+        """The program for one row."""
+        return self._form(False)
+
+    @cached_property
+    def in_lanes(self) -> tuple[Any, Any, Any]:
+        """The program for several rows side by side."""
+        return self._form(True)
+
+    @cached_property
+    def lanes(self) -> int:
+        """How many rows can be worked on at once."""
+        n: int = _kernels().LANES
+        return n if self.cells * 8 * n <= self.plan.lanes_bytes else 1
+
+    @cached_property
+    def lanes_from(self) -> int:
+        """How many rows are better done at once than one by one."""
+        if self.plan.lanes_from is not None:
+            return self.plan.lanes_from
+        return _LANES_FROM[self.cells * 8 * self.lanes > _CACHE_BYTES]
+
+    def with_tables(self, plan: Plan) -> "_Program":
+        """Return the same for other tables of the same shapes."""
+        program = copy(self)
+        program.plan = plan
+        program._idle = []
+        program._fill(plan.graph)
+        return program
+
+    @cached_property
+    def steps(self) -> tuple[Any, Any, Any]:
+        """How states are found from the root down: records, scopes with steps, tables of offsets."""
+        tree, places, cardinalities = self.tree, self.places, self.plan.graph.cardinalities
+        assembler = _Assembler(cardinalities, True)
+        one = _Place(0, True, {})
+        records: list[tuple[int, ...]] = []
+        scopes: list[tuple[int, int, int]] = []
+
+        def span(entries: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
+            first = len(scopes)
+            scopes.extend(entries)
+            return first, len(scopes)
+
+        for node in range(len(tree.scopes) - 1, -1, -1):
+            left, right = tree.children[node]
+            summed = tree.summed[node]
+            if left < 0 or not summed:
+                continue
+            x, y = places[left], places[right] if right >= 0 else one
+            table = assembler.next
+            n_k = assembler.group(assembler._axes(summed, x, y))
+            known = set(tree.scopes[node])
+            x_span = span((variable, step, 0) for variable, step in x.steps.items() if variable in known)
+            y_span = span((variable, step, 0) for variable, step in y.steps.items() if variable in known)
+            own = _steps(summed, cardinalities)
+            k_span = span((variable, own[variable], cardinalities[variable]) for variable in summed)
+            records.append((x.base, x.static, *x_span, y.base, y.static, *y_span, table, n_k, *k_span))
+        return _records(records, 12), _records(scopes, 3), assembler.index()
+
+    @cached_property
+    def count_leaves(self) -> Any:
+        """Where adjoints are added up: the largest tables that are the same for all rows, and slices."""
+        tree, plan = self.tree, self.plan
+        records = []
+        for node in range(len(tree.scopes)):
+            if not plan.needed[node]:
+                continue
+            size = plan.sizes[node]
+            if node in self.loads:
+                _, _, table, start, first, last = self.loads[node]
+                records.append((self.adjoint[node].base, size, table, start, first, last))
+            elif tree.static[node] and (plan.parent[node] < 0 or not tree.static[plan.parent[node]]):
+                records.append((self.adjoint[node].base, size, -1, self.places[node].base, 0, 0))
+        return _records(records, 6)
+
+    @cached_property
+    def _unfolding(self) -> tuple[list[int], Any, Any]:
+        """The adjoints of what was done once: products, contractions, tables of offsets."""
+        tree = self.tree
+        assembler = _Assembler(self.plan.graph.cardinalities, False)
+        one = _Place(0, True, {})
+        nodes, records = [], []
+        for node in range(len(tree.scopes) - 1, -1, -1):
+            left, right = tree.children[node]
+            if left < 0 or not tree.static[node]:
+                continue
+            for child, sibling in ((left, right), (right, left)):
+                if child >= 0:
+                    # derivatives and constants are in different arrays: the kernel tells them by the flags
+                    place = _Place(self.places[node].base, False, self.places[node].steps)
+                    other = self.places[sibling] if sibling >= 0 else one
+                    lost = _lost(tree, node, child)
+                    records.append(assembler.contraction(place, other, self.places[child], tree.scopes[child], lost))
+                    nodes.append(node)
+        return nodes, _records(records, _kernels().OP_COLUMNS), assembler.index()
+
+    def spread(self, counts: Array) -> list[Array]:
+        """Turn derivatives by the constants into posterior tables of the factors, in their own order of axes."""
+        nodes, records, index = self._unfolding
+        if len(nodes):
+            shifts = np.array([self.fold_shift[node] for node in nodes], np.int64)
+            _kernels().unfold(records, shifts, index, self.constants, counts)
+        tables = []
+        for number, factor in enumerate(self.plan.graph.factors):
+            start, axes = self.factor_at[number]
+            table = self.constants[start : start + factor.table.size] * counts[start : start + factor.table.size]
+            table = table.reshape([factor.table.shape[axis] for axis in axes])
+            tables.append(np.array(table.transpose(np.argsort(axes)) if axes else table, order="C"))
+        return tables
+
+    def workspace(self, lanes: int) -> Array:
+        """Return an arena on a boundary of 64 bytes, used before or new."""
+        cells = self.cells * lanes
+        with suppress(IndexError):
+            arena = self._idle.pop()
+            if len(arena) >= cells:
+                return arena
+        room = np.empty(cells + 16)
+        start = -room.ctypes.data % 64 // 8
+        return room[start : start + cells + 8]
+
+    def infer(
+        self,
+        codes: Codes,
+        soft: Array,
+        log_evidence: Array,
+        marginals: Array | None = None,
+        walk: tuple[Array, Codes] | None = None,
+        tally: tuple[Array, Array, list[tuple[int, int]]] | None = None,
+    ) -> None:
+        """Run the kernel over all rows, on threads.
+
+        ``walk``: random numbers and states, (row, draw, step) and (row, draw, variable). ``tally``: weights, sums for
+        each segment of rows, the segments.
+        """
+        kernels = _kernels()
+        n, maximum = len(codes), self.plan.query.maximum
+        table = np.empty((0, 0)) if marginals is None else marginals
+        down = (*self.steps, *walk) if walk else _NO_WALK
+        leaves, weights = (self.count_leaves, tally[0]) if tally else (_records([], 6), np.empty(0))
+        lanes = self.lanes if n >= self.lanes_from else 1
+        alone = self._arrays(self.in_runs)
+        together = self._arrays(self.in_lanes) if lanes > 1 else alone
+        used = []
+
+        def make_body() -> Callable[[int, int], None]:
+            arena = self.workspace(lanes)
+            used.append(arena)
+            one, many = (arena, *_lane_state(1)), (arena, *_lane_state(lanes))
+
+            def rows(start: int, stop: int, sums: Array) -> None:
+                counts = leaves, weights, sums
+                middle = stop if (stop - start) % lanes >= self.lanes_from else stop - (stop - start) % lanes
+                for arrays, work, first, last in ((together, many, start, middle), (alone, one, middle, stop)):
+                    if first < last:
+                        kernels.infer_rows(
+                            arrays,
+                            self.shift,
+                            codes,
+                            soft,
+                            first,
+                            last,
+                            work,
+                            maximum,
+                            log_evidence,
+                            table,
+                            down,
+                            counts,
+                        )
+
+            def body(start: int, stop: int) -> None:
+                if tally is None:
+                    rows(start, stop, _NOTHING)
+                else:
+                    for segment in range(start, stop):
+                        rows(*tally[2][segment], tally[1][segment])
+
+            return body
+
+        try:
+            if tally is None:
+                run_chunks(make_body, n, lanes, n * self.row_ns)
+            else:
+                run_chunks(make_body, len(tally[2]), 1, n * self.row_ns)
+        finally:  # fresh memory costs more than the work that is done in it
+            if self.cells * lanes * 8 <= _KEPT_BYTES:
+                self._idle.extend(used)
+                del self._idle[get_num_threads() :]
+
+    def _arrays(self, form: tuple[Any, Any, Any]) -> tuple[Any, ...]:
+        forward, backward, index = form
+        lambdas, loads, load_variables, outputs = self.tables
+        return lambdas, loads, load_variables, forward, backward, outputs, index, self.constants, self._root
+
+    @property
+    def row_ns(self) -> float:
+        """About how long a row takes by itself."""
+        return self.plan.cost.operations * _NS_PER_OPERATION + 40 * len(self.tree.scopes)
+
+
+def _lane_state(lanes: int) -> tuple[NDArray[np.int64], Array]:
+    return np.zeros(lanes, np.int64), np.zeros(lanes)
+
+
+_NOTHING = np.empty(0)
+_NO_WALK = (
+    np.empty((0, 12), np.int64),
+    np.empty((0, 3), np.int64),
+    np.empty(0, np.int32),
+    np.empty((0, 0, 0)),
+    np.empty((0, 0, 0), np.int32),
+)
+
+
+def _records(rows: Sequence[Sequence[int]], columns: int) -> NDArray[np.int64]:
+    return np.array(rows, np.int64).reshape(-1, columns)
+
+
+def _lost(tree: Contraction, node: int, child: int) -> tuple[int, ...]:
+    """The variables of a product that one of its factors does not have, in the order of the axes."""
+    have = set(tree.scopes[child])
+    return tuple(variable for variable in (*tree.scopes[node], *tree.summed[node]) if variable not in have)
+
+
+def _rebuild(graph: FactorGraph, limit: int, operation_limit: int, compiled: Iterable[tuple[int, ...]]) -> "Engine":
+    engine = Engine(graph, limit=limit, operation_limit=operation_limit)
+    engine._pinned.update(compiled)
+    return engine
+
+
+class Engine:
+    """Exact inference, for any evidence, in a product of factors over discrete variables.
+
+    Evidence is an array (n, V) of codes, or (V,) for one row: the state of each variable, -1 where it is missing; None
+    is one row where all are. It need not be possible: log P(evidence) is -inf then, and marginals are NaN.
+
+    Results are the same, bit for bit, for any number of threads, and for a row alone or among others; those of
+    `expected_counts` (a sum over rows) and `sample` for the same rows and the same generator.
+
+    Parameters
+    ----------
+    graph : FactorGraph
+    limit : int
+        The most memory, in bytes, that a plan may need; each further thread needs up to as much again.
+    operation_limit : int
+        The most multiplications that a plan may need for its preparation and one row.
+
+    Raises
+    ------
+    EngineLimitError
+        By all methods, if what they need is above a limit; nothing is allocated before that is known.
+
+    Notes
+    -----
+    What is called P(evidence) is the sum, over all states of what is missing, of the product of all factors. In a
+    Markov random field that is P(evidence) times the partition function.
+    """
+
+    def __init__(self, graph: FactorGraph, *, limit: int = 1 << 31, operation_limit: int = 1 << 36) -> None:
+        self.graph = graph
+        self.limit = limit
+        self.operation_limit = operation_limit
+        self._lanes_bytes = _LANES_BYTES
+        self._lanes_from: int | None = None
+        self._generic_operations = max(_GENERIC_OPERATIONS, _GENERIC_PER_VARIABLE * graph.n_variables)
+        self._plans: OrderedDict[_Query, Plan] = OrderedDict()
+        self._pinned: set[tuple[int, ...]] = set()
+        self._lock = RLock()
+        self._constant_sums: dict[tuple[int, int], float | None] = {}
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.graph, self.limit, self.operation_limit, tuple(sorted(self._pinned)))
+
+    def with_tables(self, graph: FactorGraph) -> "Engine":
+        """Return an engine for the same factors with other tables: what was compiled is not compiled again.
+
+        Parameters
+        ----------
+        graph : FactorGraph
+            Cardinalities and scopes must be the same, in the same order.
+
+        Returns
+        -------
+        Engine
+        """
+        mine = self.graph
+        same = mine.cardinalities == graph.cardinalities and len(mine.factors) == len(graph.factors)
+        if not same or any(a.scope != b.scope for a, b in zip(mine.factors, graph.factors, strict=True)):
+            raise ValueError("graph must have the cardinalities and scopes of the engine's graph")
+        engine = Engine(graph, limit=self.limit, operation_limit=self.operation_limit)
+        engine._lanes_bytes, engine._lanes_from = self._lanes_bytes, self._lanes_from
+        engine._generic_operations = self._generic_operations
+        engine._pinned = set(self._pinned)
+        with self._lock:
+            for query, plan in self._plans.items():
+                if (other := plan.with_tables(graph)) is not None:
+                    engine._plans[query] = other
+        if "_generic" in self.__dict__:  # depends on the sizes alone
+            engine.__dict__["_generic"] = self._generic
+        return engine
+
+    # ---- cost ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What all marginals cost when nothing is observed."""
+        return self.forecast()
+
+    def forecast(self, columns: Iterable[int] = (), targets: Iterable[int] | None = None) -> Cost:
+        """What marginals cost when these columns are observed; never refused, and without touching memory."""
+        return Plan(self, self._query(self._columns(columns, "columns"), targets)).cost
+
+    def compile(self, columns: Iterable[int] = (), targets: Iterable[int] | None = None) -> Cost:
+        """Make the plan for rows in which exactly these columns are observed; from now on it answers them.
+
+        Parameters
+        ----------
+        columns : iterable of int
+            The variables that are observed.
+        targets : iterable of int, optional
+            Those whose marginals are wanted, all by default.
+
+        Returns
+        -------
+        Cost
+        """
+        observed = self._columns(columns, "columns")
+        plan = self._plan(self._query(observed, targets))
+        self._pinned.add(observed)
+        _ = plan.program.in_runs
+        return plan.cost
+
+    def _columns(self, columns: Iterable[int], name: str) -> tuple[int, ...]:
+        chosen = tuple(sorted({int(column) for column in columns}))
+        if chosen and not (chosen[0] >= 0 and chosen[-1] < self.graph.n_variables):
+            raise ValueError(f"{name} must be variables below {self.graph.n_variables}, got {chosen}")
+        return chosen
+
+    def _query(
+        self, sliced: tuple[int, ...], targets: Iterable[int] | None, indicated: tuple[int, ...] = (), **rest: bool
+    ) -> _Query:
+        every = tuple(range(self.graph.n_variables))
+        chosen = every if targets is None else self._columns(targets, "targets")
+        return _Query(sliced, indicated, chosen, **rest)
+
+    def _plan(self, query: _Query) -> Plan:
+        with self._lock:
+            plan = self._plans.get(query)
+            if plan is None:
+                plan = Plan(self, query)
+                self._check(plan.cost)
+                self._plans[query] = plan
+                self._forget()
+            else:
+                self._plans.move_to_end(query)
+            return plan
+
+    def _forget(self) -> None:
+        """Let go of the plans that were not used for longest, but those asked for."""
+        others = [query for query in self._plans if query.sliced not in self._pinned][:-1]
+        need = sum(plan.cost.bytes for plan in self._plans.values())
+        for number, query in enumerate(others):
+            if len(others) - number < _KEPT_PLANS and need <= self.limit:
+                break
+            need -= self._plans.pop(query).cost.bytes
+
+    def _check(self, cost: Cost) -> None:
+        for name, need, limit, unit in (
+            ("limit", cost.bytes, self.limit, "bytes"),
+            ("operation_limit", cost.operations + cost.preparation, self.operation_limit, "multiplications"),
+        ):
+            if need > limit:
+                raise EngineLimitError(
+                    f"exact inference would need {_large(need)} {unit}, above {name}={_large(limit)} "
+                    f"(the cliques have up to {cost.width + 1} variables and {_large(cost.states)} states together); "
+                    f"observe more variables, raise {name}, or use an approximation",
+                    cost,
+                )
+
+    def _prune(self, query: _Query) -> tuple[list[tuple[int, int]], float]:
+        """Variables that sum out to a constant, with the factor that goes with each; the log of all constants."""
+        if query.maximum or query.counts or query.traced:
+            return [], 0.0
+        graph = self.graph
+        kept = {*query.sliced, *query.indicated, *query.targets}
+        if len(kept) == graph.n_variables:
+            return [], 0.0
+        holders: list[set[int]] = [set() for _ in range(graph.n_variables)]
+        for number, factor in enumerate(graph.factors):
+            for variable in factor.scope:
+                holders[variable].add(number)
+        waiting = [variable for variable in range(graph.n_variables) if variable not in kept]
+        dropped = []
+        shift = 0.0
+        while waiting:
+            variable = waiting.pop()
+            if len(holders[variable]) != 1:
+                continue
+            (number,) = holders[variable]
+            total = self._constant_sum(number, variable)
+            if total is None:
+                continue
+            dropped.append((variable, number))
+            shift += log(total)
+            for other in graph.factors[number].scope:
+                holders[other].discard(number)
+                if other not in kept and other != variable:
+                    waiting.append(other)
+        return dropped, shift
+
+    def _constant_sum(self, number: int, variable: int) -> float | None:
+        """What the factor sums to over a variable, if that is the same, to rounding, for all states of the others."""
+        key = number, variable
+        if key not in self._constant_sums:
+            factor = self.graph.factors[number]
+            with np.errstate(over="ignore"):
+                sums = factor.table.sum(axis=factor.scope.index(variable))
+            low, high = float(sums.min(initial=np.inf)), float(sums.max(initial=0.0))
+            rounding = factor.table.shape[factor.scope.index(variable)] * np.finfo(np.float64).eps
+            constant = 0.0 < low <= high < np.inf and high - low <= 2 * rounding * high
+            middle = 1.0 if abs(low - 1) <= rounding else low
+            self._constant_sums[key] = middle if constant else None
+        return self._constant_sums[key]
+
+    # ---- evidence --------------------------------------------------------------------------------------------------
+
+    def _codes(self, evidence: ArrayLike | None) -> Codes:
+        n_variables = self.graph.n_variables
+        if evidence is None:
+            return np.full((1, n_variables), -1, np.int32)
+        array = np.asarray(evidence)
+        if array.dtype.kind not in "iu" and array.size:
+            raise TypeError(f"evidence must hold integers (-1 where a value is missing), got dtype {array.dtype}")
+        if array.ndim == 1:
+            array = array[None]
+        if array.ndim != 2 or array.shape[1] != n_variables:
+            raise ValueError(f"evidence must have shape (n, {n_variables}), got {np.shape(evidence)}")
+        if len(array) and n_variables:
+            low, high = array.min(axis=0), array.max(axis=0)
+            bad = np.flatnonzero((low < -1) | (high >= np.array(self.graph.cardinalities)))
+            if len(bad):
+                variable = int(bad[0])
+                cardinality = self.graph.cardinalities[variable]
+                row = int(np.flatnonzero((array[:, variable] < -1) | (array[:, variable] >= cardinality))[0])
+                raise ValueError(
+                    f"evidence of variable {variable} must be below {cardinality}, or -1 where it is missing, "
+                    f"got {int(array[row, variable])} in row {row}"
+                )
+        return np.ascontiguousarray(array, np.int32)
+
+    def _soft(self, soft: Any, n: int) -> tuple[Array, Array, tuple[int, ...]]:
+        """Likelihoods of all states (n, sum of cardinalities), logs of what was taken out, variables that have some."""
+        if soft is None:
+            return np.empty((0, 0)), np.zeros(0), ()
+        cardinalities = self.graph.cardinalities
+        starts = np.cumsum([0, *cardinalities])
+        given = dict(soft.items() if hasattr(soft, "items") else enumerate(soft))
+        weights = np.ones((n, int(starts[-1])))
+        shift = np.zeros(n)
+        used = []
+        for variable, likelihood in sorted(given.items()):
+            if likelihood is None:
+                continue
+            (variable,) = self._columns([variable], "the variables of soft")
+            size = cardinalities[variable]
+            array = np.asarray(as_floats(likelihood, f"soft[{variable}]"), np.float64)
+            if array.ndim == 1:
+                array = array[None]
+            if array.shape not in ((n, size), (1, size)):
+                raise ValueError(f"soft[{variable}] must have shape ({n}, {size}) or ({size},), got {array.shape}")
+            if not (np.isfinite(array).all() and (array >= 0).all()):
+                raise ValueError(f"soft[{variable}] must be finite and not negative")
+            _, exponent = np.frexp(array.max(axis=1, keepdims=True))
+            weights[:, starts[variable] : starts[variable + 1]] = np.ldexp(array, -exponent)
+            shift += exponent[:, 0] * _LN2
+            used.append(variable)
+        return weights, shift, tuple(used)
+
+    @cached_property
+    def _generic(self) -> bool:
+        """Whether indicators for all variables are cheap enough to answer every pattern."""
+        every = tuple(range(self.graph.n_variables))
+        plan = Plan(self, self._query((), None, every))
+        cost = plan.cost
+        if cost.operations > self._generic_operations or cost.bytes > self.limit:
+            return False
+        with self._lock:
+            self._plans[plan.query] = plan
+        return True
+
+    def _groups(
+        self, codes: Codes, soft_variables: tuple[int, ...], targets: Iterable[int] | None, **rest: bool
+    ) -> Iterable[tuple[Plan, NDArray[np.int64] | None]]:
+        """Plans, and the rows that each answers (None: all)."""
+        every = tuple(range(self.graph.n_variables))
+        if self._generic and not self._pinned:
+            yield self._plan(self._query((), targets, every, **rest)), None
+            return
+        seen = codes >= 0
+        if soft_variables:
+            seen[:, list(soft_variables)] = False  # these have indicators
+        packed = np.packbits(seen, axis=1)
+        if len(packed) and (packed == packed[0]).all():
+            first, inverse = np.zeros(1, np.int64), None
+        else:
+            keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
+            _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        generic_rows = []
+        for group, row in enumerate(first):
+            pattern = tuple(map(int, np.flatnonzero(seen[row])))
+            rows = None if inverse is None else np.flatnonzero(inverse == group)
+            if self._generic and pattern not in self._pinned:
+                if rows is None:
+                    yield self._plan(self._query((), targets, every, **rest)), None
+                else:
+                    generic_rows.append(rows)
+                continue
+            yield self._plan(self._query(pattern, targets, soft_variables, **rest)), rows
+        if generic_rows:
+            yield self._plan(self._query((), targets, every, **rest)), np.sort(np.concatenate(generic_rows))
+
+    # ---- queries ---------------------------------------------------------------------------------------------------
+
+    def marginals(
+        self, evidence: ArrayLike | None = None, soft: Any = None, targets: Iterable[int] | None = None
+    ) -> tuple[list[Array], Array]:
+        """Return the distribution of each variable given each row of evidence.
+
+        Parameters
+        ----------
+        evidence : array-like of int (n, V) or (V,), optional
+        soft : mapping or sequence, optional
+            For a variable: an array (n, cardinality), or (cardinality,) for all rows, of the likelihood of what was
+            seen in each of its states. None where there is none.
+        targets : iterable of int, optional
+            The variables that are wanted; all by default.
+
+        Returns
+        -------
+        marginals : list of arrays (n, cardinality)
+            One for each target, in their order. NaN where the evidence is impossible.
+        log_evidence : array (n,)
+        """
+        order = list(range(self.graph.n_variables) if targets is None else targets)
+        chosen = self._columns(order, "targets")
+        table, log_evidence = self._infer(self._codes(evidence), soft, chosen)
+        ends = [0, *accumulate(self.graph.cardinalities[variable] for variable in chosen)]
+        parts = {variable: table[:, ends[i] : ends[i + 1]] for i, variable in enumerate(chosen)}
+        return [parts[variable] for variable in order], log_evidence
+
+    def log_evidence(self, evidence: ArrayLike | None = None, soft: Any = None) -> Array:
+        """Return log P(evidence) of each row, -inf where it is impossible; see `marginals`."""
+        return self._infer(self._codes(evidence), soft, ())[1]
+
+    def _infer(self, codes: Codes, soft: Any, targets: tuple[int, ...]) -> tuple[Array, Array]:
+        if soft is None and (distinct := _distinct(codes)) is not None:
+            first, kind = distinct
+            table, log_evidence = self._infer(codes[first], None, targets)
+            return table[kind], log_evidence[kind]
+        weights, shift, soft_variables = self._soft(soft, len(codes))
+        table = np.empty((len(codes), sum(self.graph.cardinalities[variable] for variable in targets)))
+        log_evidence = np.empty(len(codes))
+        for plan, rows in self._groups(codes, soft_variables, targets):
+            if rows is None:
+                plan.program.infer(codes, weights, log_evidence, table)
+            else:
+                part, part_log = np.empty((len(rows), table.shape[1])), np.empty(len(rows))
+                plan.program.infer(codes[rows], weights[rows] if len(weights) else weights, part_log, part)
+                table[rows], log_evidence[rows] = part, part_log
+        return table, log_evidence + shift if soft_variables else log_evidence
+
+    def mpe(self, evidence: ArrayLike | None = None, soft: Any = None) -> tuple[NDArray[np.int64], Array]:
+        """Return the most probable states of all variables given each row, and the log of their value.
+
+        Parameters
+        ----------
+        evidence, soft
+            See `marginals`.
+
+        Returns
+        -------
+        states : int array (n, V)
+            The evidence with what is missing filled in; ties go to states that depend only on the row. Where the
+            evidence is impossible, missing values stay -1.
+        log_value : array (n,)
+            The log of the product of all factors there.
+        """
+        codes = self._codes(evidence)
+        kind = None
+        if soft is None and (distinct := _distinct(codes)) is not None:
+            first, kind = distinct
+            codes = codes[first]
+        states, log_value = self._trace(codes, soft, 1, None)
+        found = states[:, 0].astype(np.int64)
+        return (found, log_value) if kind is None else (found[kind], log_value[kind])
+
+    def sample(
+        self, n: int, evidence: ArrayLike | None = None, random_state: Any = None, soft: Any = None
+    ) -> NDArray[np.int64]:
+        """Draw from the distribution of all variables given the evidence, exactly and independently.
+
+        Parameters
+        ----------
+        n : int
+            Samples for each row of evidence.
+        evidence, soft
+            See `marginals`.
+        random_state : None, int, Generator or RandomState
+
+        Returns
+        -------
+        int array (n, V), or (rows, n, V) if the evidence has two axes
+
+        Raises
+        ------
+        ValueError
+            If a row is impossible.
+        """
+        codes = self._codes(evidence)
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n.__index__() < 0:
+            raise ValueError(f"n must be an integer of at least 0, got {n!r}")
+        rng = as_generator(random_state)
+        states, log_value = self._trace(codes, soft, n.__index__(), rng)
+        impossible = np.flatnonzero(log_value == -np.inf)
+        if len(impossible):
+            raise ValueError(f"the evidence in row {int(impossible[0])} has probability 0: there is nothing to draw")
+        samples = states.astype(np.int64)
+        return samples[0] if evidence is None or np.ndim(evidence) < 2 else samples
+
+    def _trace(self, codes: Codes, soft: Any, n_draws: int, rng: np.random.Generator | None) -> tuple[Codes, Array]:
+        weights, shift, soft_variables = self._soft(soft, len(codes))
+        states = np.empty((len(codes), n_draws, self.graph.n_variables), np.int32)
+        log_value = np.empty(len(codes))
+        for plan, rows in self._groups(codes, soft_variables, (), maximum=rng is None, traced=rng is not None):
+            program = plan.program
+            n_steps = len(program.steps[0])
+            # each row's tables are made again for every so many draws, so that draws for one row go to several threads
+            worth = int(4 * program.row_ns / (_DRAW_NS * (n_steps + 1)))
+            size = min(n_draws, max(_DRAWS, worth))
+            blocks = max(1, -(-n_draws // max(1, size)))
+            chosen = np.repeat(np.arange(len(codes)) if rows is None else rows, blocks)
+            firsts = np.tile(np.arange(blocks) * size, len(chosen) // blocks)
+            at_a_time = max(1, _RANDOM_NUMBERS // max(1, size * (n_steps + 1)))
+            for start in range(0, len(chosen), at_a_time):
+                block, first = chosen[start : start + at_a_time], firsts[start : start + at_a_time]
+                shape = len(block), size, n_steps
+                uniforms = np.empty((*shape[:2], 0)) if rng is None else rng.random(shape)
+                part = np.empty((*shape[:2], self.graph.n_variables), np.int32)
+                part_log = np.empty(len(block))
+                part_weights = weights[block] if len(weights) else weights
+                program.infer(codes[block], part_weights, part_log, walk=(uniforms, part))
+                log_value[block] = part_log
+                if blocks == 1:
+                    states[block] = part
+                else:
+                    for i, row in enumerate(block):
+                        kept = min(size, n_draws - int(first[i]))
+                        states[row, first[i] : first[i] + kept] = part[i, :kept]
+        return states, log_value + shift if soft_variables else log_value
+
+    def expected_counts(
+        self, evidence: ArrayLike | None = None, weights: ArrayLike | None = None, soft: Any = None
+    ) -> tuple[list[Array], Array]:
+        """Return the sum over rows of the posterior distribution of each factor's variables.
+
+        What EM needs, and the derivative of the weighted sum of log P(evidence) by the log of each entry of a table.
+
+        Parameters
+        ----------
+        evidence, soft
+            See `marginals`.
+        weights : array-like (n,), optional
+            The weight of each row; 1 by default.
+
+        Returns
+        -------
+        counts : list of arrays
+            One for each factor, of the shape of its table.
+        log_evidence : array (n,)
+
+        Raises
+        ------
+        ValueError
+            If a row whose weight is not 0 is impossible.
+        """
+        codes = self._codes(evidence)
+        given = as_weights(weights, len(codes), "weights")
+        row_weights = np.ones(len(codes)) if given is None else np.ascontiguousarray(given)
+        if soft is None and (distinct := _distinct(codes)) is not None:
+            first, kind = distinct
+            counts, log_evidence = self._counts(codes[first], np.bincount(kind, row_weights).astype(np.float64), None)
+            log_evidence = log_evidence[kind]
+        else:
+            counts, log_evidence = self._counts(codes, row_weights, soft)
+        impossible = np.flatnonzero((log_evidence == -np.inf) & (row_weights > 0))
+        if len(impossible):
+            raise ValueError(f"the evidence in row {int(impossible[0])} has probability 0: it has no posterior")
+        return counts, log_evidence
+
+    def _counts(self, codes: Codes, row_weights: Array, soft: Any) -> tuple[list[Array], Array]:
+        weights, shift, soft_variables = self._soft(soft, len(codes))
+        counts = [np.zeros(factor.table.shape) for factor in self.graph.factors]
+        log_evidence = np.empty(len(codes))
+        for plan, rows in self._groups(codes, soft_variables, (), counts=True):
+            program = plan.program
+            chosen = np.arange(len(codes)) if rows is None else rows
+            cuts = segments(len(chosen), _kernels().LANES, program.n_constants * 8, program.row_ns)
+            sums = np.zeros((len(cuts), program.n_constants))
+            part_log = np.empty(len(chosen))
+            part_weights = weights[chosen] if len(weights) else weights
+            program.infer(codes[chosen], part_weights, part_log, tally=(row_weights[chosen], sums, cuts))
+            log_evidence[chosen] = part_log
+            total = np.zeros(program.n_constants)
+            for one in sums:
+                total += one
+            for count, table in zip(counts, program.spread(total), strict=True):
+                count += table
+        return counts, log_evidence + shift if soft_variables else log_evidence
+
+
+def _distinct(codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """The first of each kind of row, and the kind of each row; None if all differ."""
+    if len(codes) < 2:
+        return None
+    if codes.shape[1] == 0:
+        return np.zeros(1, np.int64), np.zeros(len(codes), np.int64)
+    multipliers = np.random.default_rng(0).integers(1, 2**62, codes.shape[1], np.uint64) * np.uint64(2)
+    hashes = codes.astype(np.uint64) @ (multipliers + np.uint64(1))
+    _, first, kind = np.unique(hashes, return_index=True, return_inverse=True)
+    if len(first) == len(codes):
+        return None
+    if not np.array_equal(codes[first][kind], codes):  # two rows with one hash
+        _, first, kind = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    return first, kind.ravel()
+
+
+def _large(number: int) -> str:
+    return str(number) if number < 10**6 else f"{number:.3g}"
