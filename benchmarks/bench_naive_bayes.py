@@ -156,11 +156,11 @@ def test_naive_bayes(versus, size, quick, name, kind, n, method, targets):
     if method == "fit":
         side = Side(lambda: mine.fit(*data), FITTED[name])
         sides = {"scikit-learn": Side(lambda: other.fit(*data), FITTED[name])}
-        sides |= {title: Side(call, REFERENCE_FITTED[name]) for title, call in rivals.items()}
+        sides |= {title: Side(call, REFERENCE_FITTED[name], blas_threads=1) for title, call in rivals.items()}
     else:
         side = Side(lambda: getattr(mine, method)(data.X))
         sides = {"scikit-learn": Side(lambda: getattr(other, method)(data.X))}
-        sides |= {title: Side(call) for title, call in rivals.items()}
+        sides |= {title: Side(call, blas_threads=1) for title, call in rivals.items()}
     wanted = {("scikit-learn",): targets[0]} | {(title,): targets[1] for title in rivals if targets[1]}
     d, C = data.X.shape[1], len(mine.classes_)
     versus(

@@ -555,26 +555,34 @@ def _load(
     index: Any,
     constants: Any,
     arena: Any,
-    n_lanes: int,
+    found: Any,
 ) -> None:
-    """Write the evidence of the rows from `row` on into the arena: indicators, and slices of tables."""
-    use_soft = soft.shape[0] > 0
-    for lane in range(n_lanes):
-        r = min(row + lane, stop - 1)
-        for i in range(len(lambdas)):
-            variable, base, size, offset = lambdas[i]
-            code = codes[r, variable]
-            for state in range(size):
-                value = 1.0 if code < 0 or code == state else 0.0
-                if use_soft:
-                    value *= soft[r, offset + state]
-                arena[(base + state) * n_lanes + lane] = value
-        for i in range(len(loads)):
-            base, size, table, constant, first, last = loads[i]
+    """Write the evidence of the rows from `row` on into the arena: indicators, and slices of tables.
+
+    The last row is taken for lanes that are left over. `found`: work space, one integer for each lane.
+    """
+    n_lanes = len(found)
+    for i in range(len(lambdas)):
+        variable, base, size, offset = lambdas[i]
+        for lane in range(n_lanes):
+            found[lane] = codes[min(row + lane, stop - 1), variable]
+        for state in range(size):
+            place = (base + state) * n_lanes
+            for lane in range(n_lanes):
+                arena[place + lane] = 1.0 if found[lane] < 0 or found[lane] == state else 0.0
+        if soft.shape[0] > 0:
+            for lane in range(n_lanes):
+                for state in range(size):
+                    arena[(base + state) * n_lanes + lane] *= soft[min(row + lane, stop - 1), offset + state]
+    for i in range(len(loads)):
+        base, size, table, constant, first, last = loads[i]
+        for lane in range(n_lanes):
+            r = min(row + lane, stop - 1)
+            start = constant
             for j in range(first, last):
-                constant += codes[r, load_variables[j, 0]] * load_variables[j, 1]
+                start += codes[r, load_variables[j, 0]] * load_variables[j, 1]
             for cell in range(size):
-                arena[(base + cell) * n_lanes + lane] = constants[constant + index[table + cell]]
+                arena[(base + cell) * n_lanes + lane] = constants[start + index[table + cell]]
 
 
 @jit
@@ -616,7 +624,7 @@ def infer_rows(
     down = marginals.shape[1] > 0 or len(leaves) > 0
     for row in range(start, stop, n_lanes):
         count = min(n_lanes, stop - row)
-        _load(codes, soft, row, stop, lambdas, loads, load_variables, index, constants, arena, n_lanes)
+        _load(codes, soft, row, stop, lambdas, loads, load_variables, index, constants, arena, exponents)
         exponents[:] = 0
         for direction in range(2 if down else 1):
             ops = backward if direction else forward
@@ -647,8 +655,12 @@ def infer_rows(
                     )
             if down:
                 _write_marginals(outputs, codes, arena, lane, n_lanes, r, possible, marginals)
-            if possible and len(leaves) > 0 and weights[r] > 0.0:
-                _tally(leaves, load_variables, index, constants, codes, arena, lane, n_lanes, r, weights[r], counts)
+        if len(leaves) > 0:
+            for lane in range(n_lanes):
+                r = row + lane
+                fit = lane < count and log_evidence[min(r, stop - 1)] > -np.inf
+                peaks[lane] = weights[r] if fit else 0.0
+            _tally(leaves, load_variables, index, constants, codes, arena, n_lanes, row, count, peaks, counts)
 
 
 @jit
@@ -679,25 +691,43 @@ def _tally(
     constants: Any,
     codes: Any,
     arena: Any,
-    lane: int,
     n_lanes: int,
     row: int,
-    weight: float,
+    count: int,
+    weights: Any,
     counts: Any,
 ) -> None:
-    """Add weight times the derivative of log P(evidence) by each entry of the constants."""
+    """Add weight times the derivative of log P(evidence) by each entry of the constants, row after row."""
+    totals = np.empty(n_lanes)
     for i in range(len(leaves)):
         adjoint, size, table, constant, first, last = leaves[i]
-        for j in range(first, last):
-            constant += codes[row, load_variables[j, 0]] * load_variables[j, 1]
-        total = 0.0
-        for cell in range(size):
-            offset = index[table + cell] if table >= 0 else cell
-            total += constants[constant + offset] * arena[(adjoint + cell) * n_lanes + lane]
-        factor = weight / total
-        for cell in range(size):
-            offset = index[table + cell] if table >= 0 else cell
-            counts[constant + offset] += factor * arena[(adjoint + cell) * n_lanes + lane]
+        if table < 0:  # the same entries for all rows
+            totals[:] = 0.0
+            for cell in range(size):
+                value = constants[constant + cell]
+                place = (adjoint + cell) * n_lanes
+                for lane in range(n_lanes):
+                    totals[lane] += value * arena[place + lane]
+            for lane in range(n_lanes):
+                totals[lane] = weights[lane] / totals[lane] if weights[lane] > 0.0 else 0.0
+            for cell in range(size):
+                place = (adjoint + cell) * n_lanes
+                value = counts[constant + cell]
+                for lane in range(n_lanes):
+                    value += totals[lane] * arena[place + lane]
+                counts[constant + cell] = value
+            continue
+        for lane in range(count):
+            if weights[lane] > 0.0:
+                start = constant
+                for j in range(first, last):
+                    start += codes[row + lane, load_variables[j, 0]] * load_variables[j, 1]
+                total = 0.0
+                for cell in range(size):
+                    total += constants[start + index[table + cell]] * arena[(adjoint + cell) * n_lanes + lane]
+                factor = weights[lane] / total
+                for cell in range(size):
+                    counts[start + index[table + cell]] += factor * arena[(adjoint + cell) * n_lanes + lane]
 
 
 @jit
