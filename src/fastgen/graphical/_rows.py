@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgen._kernels.jit import draws
 from fastgen._kernels.jit import network as kernel
 from fastgen._missing import Index
 from fastgen._parallel import Body, run_chunks
@@ -13,7 +14,6 @@ from fastgen._validation import Array
 from fastgen.graphical._factors import DiscreteNetwork
 
 _SEGMENT = 1 << 14  # rows for which one generator draws
-_PART = 8 * kernel.ROWS  # rows whose random numbers are in the cache at a time
 
 
 class NetworkRows:
@@ -47,13 +47,13 @@ class NetworkRows:
             return np.asarray(np.log(self._table), np.float64)
 
     @cached_property
-    def _alias(self) -> tuple[Array, NDArray[np.int32]]:
-        threshold, alias = np.empty(len(self._table)), np.empty(len(self._table), np.int32)
-        work = np.empty((2, int(self._cardinality.max())), np.intp)
-        for i, (begin, table) in enumerate(zip(self._offset, self.network.tables, strict=True)):
-            part = slice(int(begin), int(begin) + table.size)
-            kernel.alias_tables(self._table[part], self._cardinality[i], threshold[part], alias[part], *work)
-        return threshold, alias
+    def _alias(self) -> NDArray[np.uint64]:
+        most = int(self._cardinality.max())
+        table, threshold, work = np.empty(len(self._table), np.uint64), np.empty(most), np.empty((3, most), np.intp)
+        for i, (begin, own) in enumerate(zip(self._offset, self.network.tables, strict=True)):
+            part = slice(int(begin), int(begin) + own.size)
+            draws.alias_tables(self._table[part], self._cardinality[i], table[part], threshold, *work)
+        return table
 
     def log_prob(self, X: NDArray[Any], n_threads: int | None = None) -> Array:
         """log p(x) of rows without missing cells.
@@ -124,21 +124,19 @@ class NetworkRows:
         V = len(self._cardinality)
         out = np.empty((n, V), np.min_scalar_type(int(self._cardinality.max()) - 1))
         seeds: Index = rng.integers(0, 2**63, -(-n // _SEGMENT))
-        threshold, alias = self._alias
+        table = self._alias
 
         def make_body() -> Body:
-            tile, uniform = np.empty((V, kernel.ROWS), np.int32), np.empty((V, _PART))
-            work = np.empty((2, kernel.ROWS), np.int32), np.empty((2, kernel.ROWS))
+            tile, work = np.empty((V, draws.ROWS), np.int32), np.empty(draws.ROWS, np.int32)
+            random = np.empty(draws.LANES, np.uint64)
 
             def body(first: int, last: int) -> None:
                 for segment in range(first, last):
-                    generator = np.random.Generator(np.random.SFC64(int(seeds[segment])))
-                    for start in range(segment * _SEGMENT, min(n, (segment + 1) * _SEGMENT), _PART):
-                        generator.random(out=uniform)
-                        kernel.draw(
-                            self._order, self._first, self._parent, self._stride, self._cardinality, self._offset,
-                            threshold, alias, uniform, tile, work, out[start : start + _PART],
-                        )  # fmt: skip
+                    lanes = np.random.SFC64(int(seeds[segment])).random_raw(4 * draws.LANES).reshape(4, -1)
+                    draws.draw(
+                        self._order, self._first, self._parent, self._stride, self._cardinality, self._offset, table,
+                        lanes, tile, work, random, out[segment * _SEGMENT : (segment + 1) * _SEGMENT],
+                    )  # fmt: skip
 
             return body
 
