@@ -10,17 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-PEERS = (
-    "SciPy",
-    "scikit-learn",
-    "NumPy, expanded",
-    "hmmlearn",
-    "hmmlearn (scaling)",
-    "Numba",
-    "JAX, scaled",
-    "pomegranate, scaled",
-    "dynamax, scaled",
-)
 COLOURS = {
     "NumPy": "#4c72b0",
     "NumPy + pool": "#8fa9d0",
@@ -30,6 +19,8 @@ COLOURS = {
     "hmmlearn": "#937860",
     "hmmlearn (scaling)": "#c9b79c",
     "Numba": "#da8bc3",
+    "pyAgrum": "#64b5cd",
+    "pgmpy": "#ccb974",
     "JAX, scaled": "#8172b3",
     "pomegranate, scaled": "#c44e52",
     "dynamax, scaled": "#8c8c8c",
@@ -81,7 +72,7 @@ def speed_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [row["workload"], row["threads"], milliseconds(ms["fastgen"])]
         for name in ("NumPy", "NumPy + pool"):
             cells.append(f"{milliseconds(ms[name])} ({ratio(ratios[name])})" if name in ms else "")
-        peers = [name for name in PEERS if name in ms]
+        peers = [name for name in ms if name not in ("fastgen", "NumPy", "NumPy + pool")]
         cells.append(", ".join(f"{name} {milliseconds(ms[name])} ({ratio(ratios[name])})" for name in peers))
         cells.append(
             f"{row['times_bound']:.2f} (best {row['best_times_bound']:.2f}) x {row['bound']}" if "bound" in row else ""
