@@ -12,7 +12,7 @@ from fastgen import _kernels as _kernels  # the instruction set is chosen here, 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fastgen import errors, families, hmm, kernels, naive_bayes
+    from fastgen import errors, families, graphical, hmm, kernels, naive_bayes
     from fastgen._config import show_config
     from fastgen._parallel import get_num_threads, num_threads, set_num_threads
     from fastgen.classifier import GenerativeClassifier
@@ -42,6 +42,7 @@ _HOMES = {
     "errors": "errors",
     "families": "families",
     "get_num_threads": "_parallel",
+    "graphical": "graphical",
     "hmm": "hmm",
     "kernels": "kernels",
     "naive_bayes": "naive_bayes",
@@ -71,6 +72,7 @@ __all__ = [
     "errors",
     "families",
     "get_num_threads",
+    "graphical",
     "hmm",
     "kernels",
     "naive_bayes",

@@ -44,7 +44,7 @@ class Column:
         try:
             values = {value for value in self.values.tolist() if not _is_missing(value)}
         except TypeError as error:
-            raise TypeError(f"column {self.name!r} must hold strings or numbers: {error}") from error
+            raise TypeError(f"column {self.name!r}: argument must be a string or a number: {error}") from error
         try:
             return sorted(values)
         except TypeError:  # of several types

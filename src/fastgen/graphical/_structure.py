@@ -1,0 +1,708 @@
+"""Learning the structure of discrete networks from complete data.
+
+Everything is counting: the rows are grouped in cells, those that agree in some variables, and the cells are counted
+against all states of all other variables at once. Without weights, sets of rows are bits, 64 to a word, and a count is
+the population of an intersection; with weights, or many cells, rows are counted one by one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import inf, log
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc
+
+from fastgen._kernels.jit import counting, structure
+from fastgen._parallel import Body, run_chunks
+from fastgen._validation import Array, as_generator, as_weights, check_choice, check_number
+
+__all__ = [
+    "Pattern",
+    "StructureResult",
+    "chow_liu",
+    "hill_climb",
+    "pc_stable",
+    "score_network",
+    "structural_hamming_distance",
+    "tree_augmented_naive_bayes",
+]
+
+Parents = tuple[tuple[int, ...], ...]
+_SCORES = "bic", "aic", "log_likelihood", "bdeu", "k2"
+_MOST_WORDS = 1 << 22
+"""Of bit sets for the cells of a family; above, rows are counted one by one."""
+_ROUNDING = 1e-10
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Rows grouped by the states of some variables, and within each group by those of one more."""
+
+    sizes: Array
+    group: NDArray[np.int64]
+    """The cells of group j are group[j] to group[j + 1]."""
+    counts: Array
+    """(cells, states of all variables + 1)"""
+
+
+class _Data:
+    """Complete rows, column by column, and as bit sets."""
+
+    def __init__(self, X: Any, cardinalities: Sequence[int] | None, weights: Any) -> None:
+        X = np.asarray(X)
+        if X.ndim != 2 or X.dtype.kind not in "iu" or 0 in X.shape:
+            raise ValueError(f"X must be integers of shape (n, V), with n, V >= 1, got {X.dtype} {X.shape}")
+        n, V = X.shape
+        sizes = [int(high) + 1 for high in X.max(axis=0)] if cardinalities is None else list(map(int, cardinalities))
+        if len(sizes) != V or min(sizes) < 1:
+            raise ValueError(f"cardinalities must be {V} positive numbers, got {sizes}")
+        self.cardinality = np.array(sizes, np.int64)
+        given = as_weights(weights, n, "weights")
+        self.weighted = given is not None
+        self.weights = np.empty(0) if given is None else np.ascontiguousarray(given)
+        self.columns = np.empty((V, n), np.min_scalar_type(max(sizes) - 1))
+        row = counting.load(X, self.cardinality, 0, n, self.columns)
+        if row >= 0:
+            i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self.cardinality))[0])
+            raise ValueError(
+                f"X holds {X[row, i]} in row {row}, column {i}, whose states are 0 to {sizes[i] - 1}: structures are "
+                "learned from complete rows"
+            )
+        self.n, self.V = n, V
+        self.total = float(self.weights.sum()) if self.weighted else float(n)
+        ends = np.cumsum(self.cardinality)
+        self.first = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        self.states = int(ends[-1])
+        self.words = -(-n // 64)
+        self.bits = np.zeros((0 if self.weighted else self.states, self.words), np.uint64)
+        if not self.weighted:
+            run_chunks(lambda: self._pack, V, 1, 2.0 * n * V)
+
+    def _pack(self, start: int, stop: int) -> None:
+        counting.pack(self.columns, self.first, start, stop, self.bits)
+
+    def cells(self, y: int, given: Sequence[int], others: Iterable[int] | None) -> _Cells:
+        """Group the rows by the given variables, then by y, and count the cells against the others (None: not)."""
+        most = int(min(self.n, np.prod([*self.cardinality[list(given)], self.cardinality[y]], dtype=float)))
+        if self.weighted or most * self.words > _MOST_WORDS:
+            return self._cells_of_rows(y, given, others)
+        cells = np.full((1, self.words), ~np.uint64(0))
+        if self.n % 64:
+            cells[0, -1] = (np.uint64(1) << np.uint64(self.n % 64)) - np.uint64(1)
+        sizes, children = np.array([self.n], np.int64), np.empty(0, np.int64)
+        for variable in (*given, y):
+            states = int(self.cardinality[variable])
+            room = min(len(cells) * states, self.n)
+            out, out_sizes = np.empty((room, self.words), np.uint64), np.empty(room, np.int64)
+            children = np.empty(len(cells), np.int64)
+            begin = int(self.first[variable])
+            made = counting.split_bits(cells, sizes, self.bits[begin : begin + states], out, out_sizes, children)
+            cells, sizes = out[:made], out_sizes[:made]
+        counts = np.empty((len(cells), self.states + 1))
+        counts[:, -1] = sizes
+        if others is not None:
+            self._count(
+                lambda start, stop: counting.count_bits(
+                    cells, self.bits, self.first, self.cardinality, start, stop, counts
+                ),
+                others,
+                0.1 * len(cells) * self.words * self.states,
+            )
+        return _Cells(counts[:, -1], np.concatenate([[0], np.cumsum(children)]), counts)
+
+    def _cells_of_rows(self, y: int, given: Sequence[int], others: Iterable[int] | None) -> _Cells:
+        cell, made, group = np.zeros(self.n, np.int64), 1, np.zeros(1, np.int64)
+        for variable in (*given, y):
+            states = int(self.cardinality[variable])
+            seen = np.zeros(made * states, np.int64)
+            split = np.empty(self.n, np.int64)
+            made = counting.split_rows(cell, self.columns[variable], states, split, seen)
+            group = np.flatnonzero(seen) // states
+            cell = split
+        counts = np.zeros((made, self.states + 1))
+        counting.cell_sizes(cell, self.weights, self.weighted, counts[:, -1])
+        if others is not None:
+            self._count(
+                lambda start, stop: counting.count_rows(
+                    cell, self.columns, self.first, self.cardinality, self.weights, self.weighted, start, stop, counts
+                ),
+                others,
+                1.0 * self.n * self.V,
+            )
+        bounds = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1, [made]])
+        return _Cells(counts[:, -1], bounds, counts)
+
+    def _count(self, body: Body, others: Iterable[int], cost_ns: float) -> None:
+        chosen = list(others)
+        if len(chosen) == self.V:
+            run_chunks(lambda: body, self.V, 1, cost_ns)
+            return
+        for i in chosen:
+            body(i, i + 1)
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+class _Score:
+    """Scores of families: natural logarithms, larger is better."""
+
+    def __init__(self, data: _Data, score: str, equivalent_sample_size: float) -> None:
+        check_choice(score, "score", _SCORES)
+        check_number(equivalent_sample_size, "equivalent_sample_size", Real, 0)
+        if score == "bdeu" and equivalent_sample_size <= 0:
+            raise ValueError(f"equivalent_sample_size must be positive, got {equivalent_sample_size!r}")
+        self.data = data
+        self.score = score
+        self.size = float(equivalent_sample_size)
+        self.dirichlet = score in ("bdeu", "k2")
+        self.family = lru_cache(maxsize=None)(self._family)
+        self.additions = lru_cache(maxsize=1 << 14)(self._additions)
+
+    def _parameter(self, configurations: float, states: int) -> float:
+        return {
+            "bic": 0.5 * log(max(self.data.total, 1e-300)),
+            "aic": 1.0,
+            "log_likelihood": 0.0,
+            "bdeu": self.size / (configurations * states),
+            "k2": 1.0,
+        }[self.score]
+
+    def _configurations(self, parents: Iterable[int]) -> float:
+        return float(np.prod(self.data.cardinality[list(parents)], dtype=float))
+
+    def _family(self, y: int, parents: tuple[int, ...]) -> float:
+        """The score of y with these parents, sorted."""
+        cells = self.data.cells(y, parents, None)
+        states, configurations = int(self.data.cardinality[y]), self._configurations(parents)
+        parameter = self._parameter(configurations, states)
+        return float(
+            structure.score_family(cells.sizes, cells.group, states, configurations, self.dirichlet, parameter)
+        )
+
+    def _additions(self, y: int, parents: tuple[int, ...]) -> Array:
+        """The score of y with each variable as one more parent."""
+        data = self.data
+        cells = data.cells(y, parents, range(data.V))
+        states, configurations = int(data.cardinality[y]), self._configurations(parents)
+        parameter = self._parameter(configurations, states)
+        out = np.empty(data.V)
+        structure.score_additions(
+            cells.counts, cells.group, data.first, data.cardinality, states, configurations, self.dirichlet,
+            -parameter if self.score == "bdeu" else parameter, 0, data.V, out,
+        )  # fmt: skip
+        return out
+
+    def total(self, parents: Iterable[Iterable[int]]) -> float:
+        return sum(self.family(y, tuple(sorted(chosen))) for y, chosen in enumerate(parents))
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """A directed acyclic graph that was learned."""
+
+    parents: Parents
+    """Of each variable."""
+    score: float
+    """Natural logarithm; larger is better."""
+    n_iter: int
+    """Moves that were made."""
+
+
+def score_network(
+    X: Any,
+    parents: Sequence[Sequence[int]],
+    cardinalities: Sequence[int] | None = None,
+    *,
+    score: str = "bic",
+    equivalent_sample_size: float = 10.0,
+    weights: Any = None,
+) -> float:
+    """Score of a network's structure given complete data: natural logarithm, larger is better.
+
+    Parameters
+    ----------
+    X : integer array (n, V)
+        States as numbers.
+    parents : sequence of sequences of int
+        Of each variable.
+    cardinalities : sequence of int, optional
+        Default: the largest state that occurs, and one.
+    score : {"bic", "aic", "log_likelihood", "bdeu", "k2"}
+        Log-likelihood less 0.5 log n, 1 or 0 for each free parameter; or log p(data) with Dirichlet priors: uniform
+        with `equivalent_sample_size` in each family (Heckerman, Geiger, Chickering 1995), or 1 for each entry (Cooper,
+        Herskovits 1992).
+    equivalent_sample_size : float
+        Of "bdeu".
+    weights : array (n,), optional
+
+    Returns
+    -------
+    float
+    """
+    data = _Data(X, cardinalities, weights)
+    chosen = _check_parents(parents, data.V)
+    return _Score(data, score, equivalent_sample_size).total(chosen)
+
+
+def _check_parents(parents: Sequence[Iterable[int]], V: int, name: str = "parents") -> Parents:
+    chosen = tuple(tuple(map(int, own)) for own in parents)
+    if len(chosen) != V or any(not 0 <= j < V or j == i for i, own in enumerate(chosen) for j in own):
+        raise ValueError(f"{name} must list, for each of {V} variables, numbers of others; got {chosen}")
+    return chosen
+
+
+# ---- hill-climbing ---------------------------------------------------------------------------------------------------
+
+
+def hill_climb(
+    X: Any,
+    cardinalities: Sequence[int] | None = None,
+    *,
+    score: str = "bic",
+    equivalent_sample_size: float = 10.0,
+    start: Sequence[Sequence[int]] | None = None,
+    required: Iterable[tuple[int, int]] = (),
+    forbidden: Iterable[tuple[int, int]] = (),
+    max_parents: int | None = None,
+    tabu: int = 0,
+    max_iter: int | None = None,
+    n_restarts: int = 0,
+    random_state: Any = None,
+    weights: Any = None,
+) -> StructureResult:
+    """Add, delete or reverse the arc that gains most, until none gains; or search on from there with a tabu list.
+
+    Only the scores of families whose parents change are computed again.
+
+    Parameters
+    ----------
+    X, cardinalities, score, equivalent_sample_size, weights
+        As for `score_network`.
+    start : parents of each variable, optional
+        Default: no arcs but the required ones.
+    required, forbidden : iterable of (parent, child)
+    max_parents : int, optional
+    tabu : int
+        So many of the last graphs are not visited again, and so many moves in a row may fail to beat the best graph
+        (Bouckaert 1995); 0: hill-climbing.
+    max_iter : int, optional
+        The most moves, from each start.
+    n_restarts : int
+        So often the best graph is disturbed by random moves, and the search goes on from there.
+    random_state : None, int, Generator or RandomState
+
+    Returns
+    -------
+    StructureResult
+
+    Raises
+    ------
+    ValueError
+        Codes that are no states; a start or required arcs with a cycle, with a forbidden arc or too many parents.
+    """
+    data = _Data(X, cardinalities, weights)
+    V = data.V
+    scorer = _Score(data, score, equivalent_sample_size)
+    check_number(tabu, "tabu", Integral, 0)
+    most = V if max_parents is None else max_parents
+    check_number(most, "max_parents", Integral, 0)
+    check_number(n_restarts, "n_restarts", Integral, 0)
+    if max_iter is not None:
+        check_number(max_iter, "max_iter", Integral, 0)
+    needed, allowed = np.zeros((V, V), np.bool_), ~np.eye(V, dtype=np.bool_)
+    has = np.zeros((V, V), np.bool_)
+    for name, arcs, matrix, value in (("required", required, needed, True), ("forbidden", forbidden, allowed, False)):
+        for x, y in arcs:
+            if not (0 <= x < V and 0 <= y < V and x != y):
+                raise ValueError(f"{name} must have pairs of different variables below {V}, got {(x, y)}")
+            matrix[y, x] = value
+    for y, own in enumerate(() if start is None else _check_parents(start, V, "start")):
+        has[y, list(own)] = True
+    has |= needed
+    if (has & ~allowed).any():
+        y, x = map(int, np.argwhere(has & ~allowed)[0])
+        raise ValueError(f"the arc {(x, y)} is both there at the start (or required) and forbidden")
+    if has.sum(axis=1).max(initial=0) > most:
+        raise ValueError(f"a variable has more than max_parents={most} parents at the start")
+    search = _Search(scorer, has, needed, allowed, most)
+    best, best_has = search.climb(tabu, max_iter)
+    rng = as_generator(random_state)
+    for _ in range(n_restarts):
+        search.go_to(best_has)
+        search.disturb(max(2, V // 4), rng)
+        score_found, found = search.climb(tabu, max_iter)
+        if score_found > best + search.margin:
+            best, best_has = score_found, found
+    parents = tuple(tuple(map(int, np.flatnonzero(row))) for row in best_has)
+    return StructureResult(parents, scorer.total(parents), search.moves)
+
+
+class _Search:
+    """A walk over graphs: what each move gains is known."""
+
+    def __init__(self, scorer: _Score, has: Any, needed: Any, allowed: Any, most: int) -> None:
+        V = scorer.data.V
+        self.scorer, self.has, self.needed, self.allowed, self.most = scorer, has.copy(), needed, allowed, most
+        self.ancestors = np.zeros((V, -(-V // 64)), np.uint64)
+        self.work = np.empty(V, np.int64), np.empty(V, np.int64)
+        if not self._find_ancestors():
+            raise ValueError("the arcs at the start (or required) have a cycle")
+        self.keys = np.random.default_rng(0).integers(1, 1 << 63, (V, V), np.uint64)
+        self.own, self.gain, self.loss = np.zeros(V), np.full((V, V), -inf), np.full((V, V), -inf)
+        self.moves = 0
+        for y in range(V):
+            self._update(y)
+        self.margin = _ROUNDING * max(1.0, abs(float(self.own.sum())))
+
+    def _find_ancestors(self) -> bool:
+        return bool(structure.find_ancestors(self.has, self.ancestors, *self.work))
+
+    def _update(self, y: int) -> None:
+        """What changes when y has other parents."""
+        parents = tuple(map(int, np.flatnonzero(self.has[y])))
+        self.own[y] = self.scorer.family(y, parents)
+        self.gain[y] = self.scorer.additions(y, parents) - self.own[y] if len(parents) < self.most else -inf
+        for x in parents:
+            self.loss[y, x] = self.scorer.family(y, tuple(j for j in parents if j != x)) - self.own[y]
+
+    def go_to(self, has: Any) -> None:
+        """Go on from another graph."""
+        changed = np.flatnonzero((has != self.has).any(axis=1))
+        self.has[:] = has
+        for y in changed:
+            self._update(int(y))
+        self._find_ancestors()
+
+    def disturb(self, n_moves: int, rng: np.random.Generator) -> None:
+        """Make some random moves."""
+        before, V = self.has.copy(), len(self.has)
+        for _ in range(n_moves):
+            for kind, x, y in rng.integers(0, [3, V, V], (8 * V, 3)):  # until one is legal
+                degree = self.has.sum(axis=1)
+                if structure.legal(kind, x, y, self.has, self.ancestors, self.allowed, self.needed, degree, self.most):
+                    self.has[y, x] = kind == structure.ADD
+                    self.has[x, y] = kind == structure.REVERSE
+                    self._find_ancestors()
+                    break
+        after, self.has = self.has, before
+        self.go_to(after)
+
+    def climb(self, tabu: int, max_iter: int | None) -> tuple[float, Any]:
+        """Make the best move as long as one is worth it; return the best graph, and its score."""
+        keys, has = self.keys, self.has
+        graph = np.bitwise_xor.reduce(keys[has]) if has.any() else np.uint64(0)
+        visited = np.zeros(0, np.uint64)
+        best, best_has, fails, moves = float(self.own.sum()), has.copy(), 0, 0
+        while (max_iter is None or moves < max_iter) and fails <= tabu:
+            value, kind, x, y = structure.best_move(
+                has, self.ancestors, self.allowed, self.needed, has.sum(axis=1), self.most, self.gain, self.loss, keys,
+                graph, visited, self.margin,
+            )  # fmt: skip
+            if kind < 0 or (tabu == 0 and value <= self.margin):
+                break
+            if tabu:
+                visited = np.append(visited, graph)[-tabu:]
+            has[y, x] = kind == structure.ADD
+            graph ^= keys[y, x]
+            if kind == structure.REVERSE:
+                has[x, y] = True
+                graph ^= keys[x, y]
+                self._update(x)
+            self._update(y)
+            self._find_ancestors()
+            moves += 1
+            current = float(self.own.sum())
+            fails += 1
+            if current > best + self.margin:
+                best, best_has, fails = current, has.copy(), 0
+        self.moves += moves
+        return best, best_has
+
+
+# ---- trees -----------------------------------------------------------------------------------------------------------
+
+
+def chow_liu(X: Any, cardinalities: Sequence[int] | None = None, *, root: int = 0, weights: Any = None) -> Parents:
+    """Tree of largest likelihood: the maximum spanning tree of the mutual information of all pairs.
+
+    Parameters
+    ----------
+    X, cardinalities, weights
+        As for `score_network`.
+    root : int
+        The variable without parents.
+
+    Returns
+    -------
+    parents : tuple of tuples of int
+        Of each variable. Of pairs with equal information, those with smaller numbers are taken.
+
+    References
+    ----------
+    C. K. Chow, C. N. Liu, Approximating discrete probability distributions with dependence trees, 1968.
+    """
+    data = _Data(X, cardinalities, weights)
+    if not 0 <= root < data.V:
+        raise ValueError(f"root must be a variable below {data.V}, got {root!r}")
+    return _tree(_information(data, None), root, list(range(data.V)))
+
+
+def tree_augmented_naive_bayes(
+    X: Any,
+    cardinalities: Sequence[int] | None = None,
+    *,
+    class_column: int,
+    root: int | None = None,
+    weights: Any = None,
+) -> Parents:
+    """The class is a parent of all others, and these form the tree of largest conditional likelihood.
+
+    Parameters
+    ----------
+    X, cardinalities, weights
+        As for `score_network`.
+    class_column : int
+    root : int, optional
+        Default: the first of the others.
+
+    Returns
+    -------
+    parents : tuple of tuples of int
+
+    References
+    ----------
+    N. Friedman, D. Geiger, M. Goldszmidt, Bayesian network classifiers, Machine Learning 29, 1997.
+    """
+    data = _Data(X, cardinalities, weights)
+    if not 0 <= class_column < data.V:
+        raise ValueError(f"class_column must be a variable below {data.V}, got {class_column!r}")
+    others = [i for i in range(data.V) if i != class_column]
+    if not others:
+        return ((),)
+    root = others[0] if root is None else root
+    if root not in others:
+        raise ValueError(f"root must be one of the other variables, got {root!r}")
+    tree = _tree(_information(data, class_column), root, others)
+    return tuple(() if i == class_column else (*own, class_column) for i, own in enumerate(tree))
+
+
+def _information(data: _Data, given: int | None) -> Array:
+    """(Conditional) mutual information of all pairs, times the number of rows."""
+    out = np.zeros((data.V, data.V))
+    groups = [None] if given is None else range(int(data.cardinality[given]))
+    for state in groups:
+        counts = np.zeros((data.states, data.states + 1))
+        if data.weighted:
+            rows = slice(None) if state is None else data.columns[given] == state
+            columns, weights = np.ascontiguousarray(data.columns[:, rows]), data.weights[rows]
+            for i in range(data.V):
+                begin, size = int(data.first[i]), int(data.cardinality[i])
+                counting.count_rows(
+                    columns[i].astype(np.int64), columns, data.first, data.cardinality, weights, True, 0, data.V,
+                    counts[begin : begin + size],
+                )  # fmt: skip
+        else:
+            chosen = data.bits if state is None else data.bits & data.bits[data.first[given] + state]
+            counts[:, -1] = np.bitwise_count(chosen).sum(axis=1, dtype=np.int64)
+
+            def body(start: int, stop: int, chosen: Any = chosen, counts: Array = counts) -> None:
+                counting.count_bits(chosen, data.bits, data.first, data.cardinality, start, stop, counts)
+
+            run_chunks(lambda body=body: body, data.V, 1, 0.1 * data.states**2 * data.words)  # type: ignore[misc]
+        structure.pair_information(counts, data.first, data.cardinality, out)
+    return out
+
+
+def _tree(information: Array, root: int, nodes: Sequence[int]) -> Parents:
+    """Maximum spanning tree (Prim), arcs away from the root."""
+    parents: list[tuple[int, ...]] = [()] * len(information)
+    margin = _ROUNDING * max(1.0, float(np.abs(information).max(initial=0.0)))
+    link = {i: root for i in nodes if i != root}
+    while link:
+        best = min(link)
+        for i in sorted(link):
+            if information[i, link[i]] > information[best, link[best]] + margin:
+                best = i
+        parents[best] = (link.pop(best),)
+        for i in link:
+            if information[i, best] > information[i, link[i]] + margin:
+                link[i] = best
+    return tuple(parents)
+
+
+# ---- independence tests ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A Markov equivalence class: the arcs on which all its members agree, and edges on which they do not."""
+
+    n_variables: int
+    directed: frozenset[tuple[int, int]]
+    undirected: frozenset[tuple[int, int]]
+    """Pairs (i, j) with i < j."""
+    separating: dict[tuple[int, int], tuple[int, ...]]
+    """For each pair (i, j), i < j, without an edge: what made them independent."""
+    n_tests: int
+
+    def to_dag(self) -> Parents:
+        """Parents of each variable in a graph of this class (Dor and Tarsi 1992).
+
+        Raises
+        ------
+        ValueError
+            If there is none, as tests on finite data may contradict each other.
+        """
+        parents: list[set[int]] = [set() for _ in range(self.n_variables)]
+        directed, undirected = set(self.directed), set(self.undirected)
+        parents_of = {y: {x for x, child in directed if child == y} for y in range(self.n_variables)}
+        for y, own in parents_of.items():
+            parents[y] |= own
+        left = set(range(self.n_variables))
+        while left:
+            for x in sorted(left):
+                out = any((x, y) in directed for y in left)
+                joined = {y for y in left if (min(x, y), max(x, y)) in undirected}
+                near = joined | {y for y in left if (y, x) in directed}
+                fits = all(_adjacent(a, b, directed, undirected) for a in joined for b in near if a != b)
+                if not out and fits:
+                    break
+            else:
+                raise ValueError("the tests contradict each other: no acyclic graph has these edges and colliders")
+            for y in joined:
+                parents[x].add(y)
+            left.remove(x)
+        return tuple(tuple(sorted(own)) for own in parents)
+
+
+def _adjacent(a: int, b: int, directed: Any, undirected: Any) -> bool:
+    return (a, b) in directed or (b, a) in directed or (min(a, b), max(a, b)) in undirected
+
+
+def pc_stable(
+    X: Any,
+    cardinalities: Sequence[int] | None = None,
+    *,
+    alpha: float = 0.05,
+    test: str = "g2",
+    max_condition: int | None = None,
+    weights: Any = None,
+) -> Pattern:
+    """Find the equivalence class from tests of conditional independence, whatever the order of the variables.
+
+    Parameters
+    ----------
+    X, cardinalities, weights
+        As for `score_network`; weights count as rows.
+    alpha : float
+        Level of each test.
+    test : {"g2", "chi2"}
+        Likelihood ratio or Pearson; degrees of freedom are those of rows and columns that are not empty.
+    max_condition : int, optional
+        The largest number of variables that are conditioned on.
+
+    Returns
+    -------
+    Pattern
+
+    References
+    ----------
+    D. Colombo, M. H. Maathuis, Order-independent constraint-based causal structure learning, JMLR 15, 2014.
+    C. Meek, Causal inference and causal explanation with background knowledge, UAI 1995.
+    """
+    data = _Data(X, cardinalities, weights)
+    check_choice(test, "test", ("g2", "chi2"))
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha!r}")
+    V = data.V
+    near = [set(range(V)) - {i} for i in range(V)]
+    separating: dict[tuple[int, int], tuple[int, ...]] = {}
+    n_tests = size = 0
+    while any(len(own) > size for own in near) and (max_condition is None or size <= max_condition):
+        frozen = [sorted(own) for own in near]
+        found: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {}
+        for y in range(V):
+            for given in combinations(frozen[y], size):
+                others = [x for x in frozen[y] if x not in given and (size or x > y)]
+                if not others:
+                    continue
+                n_tests += len(others)
+                for x, p in zip(others, _p_values(data, y, given, others, test), strict=True):
+                    pair = min(x, y), max(x, y)
+                    if p > alpha and (pair not in found or (-p, given) < (-found[pair][0], found[pair][1])):
+                        found[pair] = p, given
+        for (i, j), (_, given) in found.items():
+            near[i].discard(j)
+            near[j].discard(i)
+            separating[i, j] = given
+        size += 1
+    edges = {(i, j) for i in range(V) for j in near[i] if i < j}
+    directed = set()
+    for k in range(V):
+        for i, j in combinations(sorted(near[k]), 2):
+            if (i, j) not in edges and k not in separating.get((i, j), ()):
+                directed |= {(i, k), (j, k)}
+    clash = {(i, j) for i, j in directed if (j, i) in directed}  # two colliders want an edge in both directions
+    directed -= clash
+    undirected = {(i, j) for i, j in edges if (i, j) not in directed and (j, i) not in directed}
+    _meek(directed, undirected, near)
+    return Pattern(V, frozenset(directed), frozenset(undirected), separating, n_tests)
+
+
+def _p_values(data: _Data, y: int, given: Sequence[int], others: Sequence[int], test: str) -> Array:
+    cells = data.cells(y, given, others)
+    statistic, freedom = np.empty(len(others)), np.empty(len(others))
+    structure.independence(
+        cells.counts, cells.group, data.first, data.cardinality, np.array(others), test == "chi2", statistic, freedom
+    )
+    return np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), np.maximum(statistic, 0)), 1.0)
+
+
+def _meek(directed: set[tuple[int, int]], undirected: set[tuple[int, int]], near: Sequence[set[int]]) -> None:
+    """Direct the edges that could not be otherwise without a new collider or a cycle: rules 1 to 3."""
+
+    def free(i: int, j: int) -> bool:
+        return (min(i, j), max(i, j)) in undirected
+
+    def forced(i: int, j: int) -> bool:
+        into_i = [k for k in near[i] if (k, i) in directed]
+        if any(k != j and k not in near[j] for k in into_i):
+            return True
+        into_j = [k for k in near[j] if (k, j) in directed]
+        if any((i, k) in directed for k in into_j):
+            return True
+        between = [k for k in into_j if free(i, k)]
+        return any(b not in near[a] for a, b in combinations(between, 2))
+
+    changed = True
+    while changed:
+        changed = False
+        for i, j in sorted(undirected):
+            for x, y in ((i, j), (j, i)):
+                if forced(x, y):
+                    undirected.discard((i, j))
+                    directed.add((x, y))
+                    changed = True
+                    break
+
+
+def structural_hamming_distance(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> int:
+    """Pairs of variables on whose edge (none, either direction) two graphs differ.
+
+    Parameters
+    ----------
+    a, b : parents of each variable
+    """
+    if len(a) != len(b):
+        raise ValueError(f"the graphs must have the same variables, got {len(a)} and {len(b)}")
+    arcs = [{(x, y) for y, own in enumerate(parents) for x in own} for parents in (a, b)]
+    return len({(min(pair), max(pair)) for pair in arcs[0] ^ arcs[1]})

@@ -1,0 +1,383 @@
+"""Counts of families, scores, hill-climbing, trees, independence tests: against the textbook, slowly."""
+
+import gzip
+import os
+import re
+from itertools import combinations, permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import gammaln
+from scipy.stats import chi2_contingency
+from test_graphical_rows import random_network
+
+from fastgen import num_threads
+from fastgen.graphical import _structure as module
+from fastgen.graphical import (
+    chow_liu,
+    hill_climb,
+    pc_stable,
+    score_network,
+    structural_hamming_distance,
+    tree_augmented_naive_bayes,
+)
+from fastgen.graphical._families import family_counts
+from fastgen.graphical._rows import NetworkRows
+
+
+def data(seed, n=300, V=5, most=3):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, V, most)
+    return NetworkRows(network).draw(n, rng), network
+
+
+def table(X, cards, scope, weights=None):
+    counts = np.zeros([cards[j] for j in scope])
+    np.add.at(counts, tuple(X[:, list(scope)].T), 1 if weights is None else weights)
+    return counts
+
+
+def score(X, cards, parents, kind, size=10.0):
+    total = 0.0
+    for y, own in enumerate(parents):
+        N = table(X, cards, (*own, y)).reshape(-1, cards[y])
+        q, r = N.shape
+        if kind in ("bdeu", "k2"):
+            a = size / (q * r) if kind == "bdeu" else 1.0
+            total += (gammaln(r * a) - gammaln(r * a + N.sum(axis=1))).sum() + (gammaln(N + a) - gammaln(a)).sum()
+        else:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                total += np.nansum(N * np.log(N / N.sum(axis=1, keepdims=True)))
+            total -= {"bic": 0.5 * np.log(len(X)), "aic": 1, "log_likelihood": 0}[kind] * q * (r - 1)
+    return total
+
+
+def acyclic(parents):
+    left = dict(enumerate(parents))
+    while left:
+        free = [y for y, own in left.items() if not any(x in left for x in own)]
+        if not free:
+            return False
+        for y in free:
+            del left[y]
+    return True
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1, 255, 256, 1000]), st.booleans())
+def test_family_counts(seed, n, weighted):
+    X, network = data(seed, n)
+    weights = np.random.default_rng(seed).random(n) if weighted else None
+    for array in (X, X.astype(np.int64), np.asfortranarray(X.astype(np.int16)), X[::-1].copy()[::-1]):
+        found = family_counts(array, network.cardinalities, network.parents, weights)
+        for y, counts in enumerate(found):
+            np.testing.assert_allclose(
+                counts, table(X, network.cardinalities, (*network.parents[y], y), weights), rtol=1e-12
+            )
+
+
+def test_family_counts_of_large_tables_and_threads():
+    rng = np.random.default_rng(0)
+    cards = (200, 100, 3)
+    X = np.stack([rng.integers(0, c, 50_000) for c in cards], axis=1)
+    parents = ((), (0,), (0, 1))
+    weights = rng.random(len(X))
+    results = []
+    for threads in (1, 2, 7):
+        results.append(
+            [*family_counts(X, cards, parents, n_threads=threads), *family_counts(X, cards, parents, weights, threads)]
+        )
+    np.testing.assert_array_equal(results[0][2], table(X, cards, (0, 1, 2)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_family_counts_refuse_codes():
+    with pytest.raises(ValueError, match="X holds 2 in row 1, column 0, whose states are 0 to 1"):
+        family_counts(np.array([[0, 0], [2, 0]]), (2, 2), ((), (0,)))
+    with pytest.raises(ValueError, match="X holds -1 in row 0, column 1"):
+        family_counts(np.array([[0, -1]]), (2, 2), ((), (0,)), np.ones(1))
+    with pytest.raises(ValueError, match="shape"):
+        family_counts(np.zeros((3, 3), int), (2, 2), ((), ()))
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bic", "aic", "log_likelihood", "bdeu", "k2"])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_scores(kind, by_rows, monkeypatch):
+    if by_rows:
+        monkeypatch.setattr(module, "_MOST_WORDS", 0)
+    for seed in range(5):
+        X, network = data(seed, n=int(np.random.default_rng(seed).integers(1, 200)))
+        cards = network.cardinalities
+        options = {"score": kind, "equivalent_sample_size": 3.0}
+        found = score_network(X, network.parents, cards, **options)
+        assert found == pytest.approx(score(X, cards, network.parents, kind, 3.0), rel=1e-11)
+        doubled = score_network(np.repeat(X, 2, axis=0), network.parents, cards, **options)
+        weighted = score_network(X, network.parents, cards, weights=np.full(len(X), 2.0), **options)
+        assert weighted == pytest.approx(doubled, rel=1e-11)
+        scorer = module._Score(module._Data(X, cards, None), kind, 3.0)
+        for y, own in enumerate(network.parents):
+            additions = scorer.additions(y, tuple(sorted(own)))
+            for x in range(len(cards)):
+                if x != y and x not in own:
+                    assert additions[x] == pytest.approx(
+                        scorer.family(y, tuple(sorted((*own, x)))), rel=1e-11, abs=1e-9
+                    )
+
+
+def test_equivalent_graphs_have_equal_scores():
+    """x -> y -> z, x <- y <- z and x <- y -> z; K2 tells them apart."""
+    X, network = data(4, V=3)
+    graphs = [((), (0,), (1,)), ((1,), (2,), ()), ((1,), (), (1,))]
+    for kind in ("bic", "aic", "bdeu", "log_likelihood"):
+        scores = [score_network(X, graph, network.cardinalities, score=kind) for graph in graphs]
+        np.testing.assert_allclose(scores, scores[0], rtol=1e-12)
+    assert np.ptp([score_network(X, graph, network.cardinalities, score="k2") for graph in graphs]) > 1e-6
+
+
+# ---- hill-climbing ---------------------------------------------------------------------------------------------------
+
+
+def neighbours(parents):
+    V = len(parents)
+    sets = [set(own) for own in parents]
+    for x, y in permutations(range(V), 2):
+        changed = [set(own) for own in sets]
+        if x in sets[y]:
+            changed[y].discard(x)
+            yield changed
+            changed = [set(own) for own in changed]
+            changed[x].add(y)
+        elif y not in sets[x]:
+            changed[y].add(x)
+        else:
+            continue
+        if acyclic(changed):
+            yield changed
+
+
+@pytest.mark.parametrize("kind", ["bic", "bdeu", "k2"])
+@pytest.mark.parametrize("tabu", [0, 5])
+def test_hill_climbing_ends_at_a_local_optimum(kind, tabu):
+    for seed in range(4):
+        X, network = data(seed, n=400)
+        result = hill_climb(X, network.cardinalities, score=kind, tabu=tabu)
+        assert acyclic(result.parents)
+        assert result.score == pytest.approx(score(X, network.cardinalities, result.parents, kind), rel=1e-11)
+        plain = hill_climb(X, network.cardinalities, score=kind)
+        assert result.score >= plain.score - 1e-9
+        if tabu == 0:
+            for other in neighbours(result.parents):
+                assert score(X, network.cardinalities, [sorted(o) for o in other], kind) <= result.score + 1e-6
+
+
+def test_hill_climbing_finds_the_best_of_all_graphs_of_three():
+    graphs = []
+    pairs = list(combinations(range(3), 2))
+    for kinds in product(range(3), repeat=3):
+        parents = [set(), set(), set()]
+        for (i, j), kind in zip(pairs, kinds, strict=True):
+            if kind == 1:
+                parents[j].add(i)
+            elif kind == 2:
+                parents[i].add(j)
+        if acyclic(parents):
+            graphs.append([sorted(own) for own in parents])
+    assert len(graphs) == 25
+    for seed in range(6):
+        X, network = data(seed, n=500, V=3)
+        best = max(score(X, network.cardinalities, graph, "bic") for graph in graphs)
+        assert hill_climb(X, network.cardinalities, tabu=10).score == pytest.approx(best, rel=1e-9)
+
+
+def test_hill_climbing_keeps_to_what_is_asked():
+    X, network = data(1, n=600)
+    cards = network.cardinalities
+    free = hill_climb(X, cards)
+    arcs = [(x, y) for y, own in enumerate(free.parents) for x in own]
+    assert arcs
+    without = hill_climb(X, cards, forbidden=[*arcs, *((y, x) for x, y in arcs)])
+    assert not {(x, y) for y, own in enumerate(without.parents) for x in own} & {*arcs, *((y, x) for x, y in arcs)}
+    with_one = hill_climb(X, cards, required=[(4, 0), (3, 0)])
+    assert {3, 4} <= set(with_one.parents[0])
+    assert max(map(len, hill_climb(X, cards, score="log_likelihood", max_parents=1).parents)) <= 1
+    assert hill_climb(X, cards, max_iter=1).n_iter == 1
+    again = hill_climb(X, cards, start=free.parents)
+    assert (again.n_iter, again.parents) == (0, free.parents)
+    order = np.random.default_rng(0).permutation(len(X))
+    assert hill_climb(X[order], cards).parents == free.parents
+    assert hill_climb(X, cards, weights=np.ones(len(X))).parents == free.parents
+    for threads in (1, 7):
+        with num_threads(threads):
+            assert hill_climb(X, cards) == free
+    for options, text in (
+        ({"required": [(0, 1), (1, 0)]}, "cycle"),
+        ({"required": [(0, 1)], "forbidden": [(0, 1)]}, "forbidden"),
+        ({"required": [(0, 9)]}, "pairs of different variables"),
+        ({"start": [()]}, "for each of 5 variables"),
+        ({"max_parents": 0, "required": [(0, 1)]}, "max_parents=0"),
+        ({"score": "magic"}, "score must be one of"),
+        ({"tabu": -1}, "tabu"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            hill_climb(X, cards, **options)
+    with pytest.raises(ValueError, match="complete rows"):
+        hill_climb(np.array([[0, -1], [1, 1]]))
+
+
+# ---- trees -----------------------------------------------------------------------------------------------------------
+
+
+def information(X, cards, i, j, given=None):
+    total = 0.0
+    for part in [X] if given is None else [X[X[:, given] == c] for c in range(cards[given])]:
+        if len(part):
+            N = table(part, cards, (i, j))
+            E = N.sum(axis=1, keepdims=True) * N.sum(axis=0) / N.sum()
+            total += (N[N > 0] * np.log(N[N > 0] / E[N > 0])).sum()
+    return total
+
+
+def spanning_trees(nodes):
+    for edges in combinations(list(combinations(nodes, 2)), len(nodes) - 1):
+        reached = {nodes[0]}
+        for _ in edges:
+            for i, j in edges:
+                if (i in reached) != (j in reached):
+                    reached |= {i, j}
+        if len(reached) == len(nodes):
+            yield edges
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_trees_are_the_best_of_all(seed, weighted):
+    X, network = data(seed, n=300, V=5)
+    cards = network.cardinalities
+    weights = np.ones(len(X)) if weighted else None
+
+    def weight(edges, given=None):
+        return sum(information(X, cards, i, j, given) for i, j in edges)
+
+    tree = chow_liu(X, cards, root=2, weights=weights)
+    assert acyclic(tree)
+    assert [len(own) for own in tree] == [1, 1, 0, 1, 1]
+    best = max(map(weight, spanning_trees(range(5))))
+    assert weight([(own[0], y) for y, own in enumerate(tree) if own]) == pytest.approx(best, rel=1e-9, abs=1e-9)
+    tan = tree_augmented_naive_bayes(X, cards, class_column=1, weights=weights)
+    assert tan[1] == ()
+    assert all(own[-1] == 1 for y, own in enumerate(tan) if y != 1)
+    assert acyclic(tan)
+    edges = [(own[0], y) for y, own in enumerate(tan) if len(own) == 2]
+    best = max(weight(edges, 1) for edges in spanning_trees((0, 2, 3, 4)))
+    assert weight(edges, 1) == pytest.approx(best, rel=1e-9, abs=1e-9)
+
+
+def test_chow_liu_recovers_a_tree():
+    """Every edge of a random tree with strong dependence, from 5000 rows."""
+    rng = np.random.default_rng(0)
+    V, n = 30, 5000
+    parent = [0] + [int(rng.integers(0, i)) for i in range(1, V)]
+    X = np.zeros((n, V), np.uint8)
+    X[:, 0] = rng.integers(0, 3, n)
+    for i in range(1, V):
+        X[:, i] = np.where(rng.random(n) < 0.8, X[:, parent[i]], rng.integers(0, 3, n))
+    assert chow_liu(X) == ((), *((parent[i],) for i in range(1, V)))
+    with pytest.raises(ValueError, match="root"):
+        chow_liu(X, root=V)
+    with pytest.raises(ValueError, match="class_column"):
+        tree_augmented_naive_bayes(X, class_column=-1)
+
+
+# ---- independence tests ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", ["g2", "chi2"])
+def test_p_values(test):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, [2, 3, 4, 2], (400, 4))
+    X[:, 1] = (X[:, 1] + X[:, 0]) % 3
+    cards = (2, 3, 4, 2)
+    found = module._p_values(module._Data(X, cards, None), 0, (3,), [1, 2], test)
+    for x, p in zip((1, 2), found, strict=True):
+        statistic = freedom = 0
+        for state in range(2):
+            N = table(X[X[:, 3] == state], cards, (0, x))
+            part = chi2_contingency(N, correction=False, lambda_="log-likelihood" if test == "g2" else "pearson")
+            statistic, freedom = statistic + part.statistic, freedom + part.dof
+        from scipy.stats import chi2
+
+        assert p == pytest.approx(chi2.sf(statistic, freedom), rel=1e-9)
+
+
+def test_pc_on_known_graphs():
+    """A collider, a chain, and Meek's first rule, from 20,000 rows with strong dependence."""
+    rng = np.random.default_rng(3)
+    n = 20_000
+
+    def noisy(x, share):
+        return np.where(rng.random(n) < share, x, rng.integers(0, 2, n))
+
+    a, b = rng.integers(0, 2, n), rng.integers(0, 2, n)
+    c = noisy(a | b, 0.8)
+    d = noisy(c, 0.7)
+    X = np.stack([a, b, c, d], axis=1)
+    found = pc_stable(X, alpha=0.001)
+    assert found.directed == {(0, 2), (1, 2), (2, 3)}
+    assert not found.undirected
+    assert found.separating[0, 1] == ()
+    assert found.to_dag() == ((), (), (0, 1), (2,))
+    e = noisy(a, 0.7)
+    f = noisy(e, 0.7)
+    chain = pc_stable(np.stack([a, e, f], axis=1), alpha=0.001)
+    assert not chain.directed
+    assert chain.undirected == {(0, 1), (1, 2)}
+    assert chain.separating == {(0, 2): (1,)}
+    assert acyclic(chain.to_dag())
+    order = [2, 0, 3, 1]
+    turned = pc_stable(X[:, order], alpha=0.001)
+    assert {(order[i], order[j]) for i, j in turned.directed} == found.directed
+    with pytest.raises(ValueError, match="alpha"):
+        pc_stable(X, alpha=0)
+
+
+def test_distance_of_graphs():
+    assert structural_hamming_distance([(), (0,), (1,)], [(), (0,), (1,)]) == 0
+    assert structural_hamming_distance([(), (0,), (1,)], [(1,), (), ()]) == 2
+    with pytest.raises(ValueError, match="same variables"):
+        structural_hamming_distance([()], [(), ()])
+
+
+# ---- published samples -----------------------------------------------------------------------------------------------
+
+
+NETWORKS = ["alarm", "asia", "cancer", "child", "earthquake", "hailfinder", "insurance", "sachs", "survey", "water"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_true_graph_is_reached(name):
+    """From 10,000 rows, a tabu search reaches at least the score (BIC) of the graph that they were drawn from."""
+    folder = Path(os.environ.get("FASTGEN_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data") / "structure"
+    if not folder.is_dir():
+        pytest.skip(f"no published samples in {folder.parent}; FASTGEN_TEST_DATA names another folder")
+    with gzip.open(folder / "data" / f"{name}.txt.gz", "rt") as file:
+        names = file.readline().split()
+        X = np.loadtxt(file, dtype=np.int64)
+    X -= X.min(axis=0)
+    parents = [[] for _ in names]
+    arcs = re.findall(r"(\w+) --> (\w+)", (folder / "truth" / f"{name}.graph.txt").read_text())
+    assert arcs
+    for x, y in arcs:
+        parents[names.index(y)].append(names.index(x))
+    result = hill_climb(X, tabu=10, n_restarts=800, random_state=0)
+    assert result.score >= score_network(X, parents) - 1e-6
