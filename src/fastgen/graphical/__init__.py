@@ -10,6 +10,25 @@ if TYPE_CHECKING:
     from fastgen.graphical import formats
     from fastgen.graphical._engine import Cost, Engine, EngineLimitError
     from fastgen.graphical._factors import DiscreteNetwork, Factor, FactorGraph, NetworkError
+    from fastgen.graphical._likelihood_weighting import LikelihoodWeightingResult, likelihood_weighting
+    from fastgen.graphical._message_passing import (
+        BeliefPropagationResult,
+        MeanFieldResult,
+        TreeReweightedResult,
+        belief_propagation,
+        mean_field,
+        trw_s,
+    )
+    from fastgen.graphical._sampling import (
+        Chains,
+        GridChain,
+        effective_sample_size,
+        gibbs,
+        ising_gibbs,
+        potts_gibbs,
+        r_hat,
+        swendsen_wang,
+    )
     from fastgen.graphical._structure import (
         Pattern,
         StructureResult,
@@ -21,13 +40,18 @@ if TYPE_CHECKING:
         tree_augmented_naive_bayes,
     )
     from fastgen.graphical.bayesian_network import BayesianNetwork, Inference, Query
+    from fastgen.graphical.boltzmann import RestrictedBoltzmannMachine
     from fastgen.graphical.gaussian_markov import GaussianMarkovRandomField
     from fastgen.graphical.linear_gaussian import LinearGaussianNetwork
+    from fastgen.graphical.markov_random_field import Assignment, Marginals, MarkovRandomField
     from fastgen.graphical.network_classifier import BayesianNetworkClassifier
 
 _HOMES = {
+    "Assignment": "markov_random_field",
     "BayesianNetwork": "bayesian_network",
     "BayesianNetworkClassifier": "network_classifier",
+    "BeliefPropagationResult": "_message_passing",
+    "Chains": "_sampling",
     "Cost": "_engine",
     "DiscreteNetwork": "_factors",
     "Engine": "_engine",
@@ -35,24 +59,44 @@ _HOMES = {
     "Factor": "_factors",
     "FactorGraph": "_factors",
     "GaussianMarkovRandomField": "gaussian_markov",
+    "GridChain": "_sampling",
     "Inference": "bayesian_network",
+    "LikelihoodWeightingResult": "_likelihood_weighting",
     "LinearGaussianNetwork": "linear_gaussian",
+    "Marginals": "markov_random_field",
+    "MarkovRandomField": "markov_random_field",
+    "MeanFieldResult": "_message_passing",
     "NetworkError": "_factors",
     "Pattern": "_structure",
     "Query": "bayesian_network",
+    "RestrictedBoltzmannMachine": "boltzmann",
     "StructureResult": "_structure",
+    "TreeReweightedResult": "_message_passing",
+    "belief_propagation": "_message_passing",
     "chow_liu": "_structure",
+    "effective_sample_size": "_sampling",
     "formats": "formats",
+    "gibbs": "_sampling",
     "hill_climb": "_structure",
+    "ising_gibbs": "_sampling",
+    "likelihood_weighting": "_likelihood_weighting",
+    "mean_field": "_message_passing",
     "pc_stable": "_structure",
+    "potts_gibbs": "_sampling",
+    "r_hat": "_sampling",
     "score_network": "_structure",
     "structural_hamming_distance": "_structure",
+    "swendsen_wang": "_sampling",
     "tree_augmented_naive_bayes": "_structure",
+    "trw_s": "_message_passing",
 }
 
 __all__ = [
+    "Assignment",
     "BayesianNetwork",
     "BayesianNetworkClassifier",
+    "BeliefPropagationResult",
+    "Chains",
     "Cost",
     "DiscreteNetwork",
     "Engine",
@@ -60,19 +104,36 @@ __all__ = [
     "Factor",
     "FactorGraph",
     "GaussianMarkovRandomField",
+    "GridChain",
     "Inference",
+    "LikelihoodWeightingResult",
     "LinearGaussianNetwork",
+    "Marginals",
+    "MarkovRandomField",
+    "MeanFieldResult",
     "NetworkError",
     "Pattern",
     "Query",
+    "RestrictedBoltzmannMachine",
     "StructureResult",
+    "TreeReweightedResult",
+    "belief_propagation",
     "chow_liu",
+    "effective_sample_size",
     "formats",
+    "gibbs",
     "hill_climb",
+    "ising_gibbs",
+    "likelihood_weighting",
+    "mean_field",
     "pc_stable",
+    "potts_gibbs",
+    "r_hat",
     "score_network",
     "structural_hamming_distance",
+    "swendsen_wang",
     "tree_augmented_naive_bayes",
+    "trw_s",
 ]
 
 

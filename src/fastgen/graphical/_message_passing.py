@@ -1,0 +1,626 @@
+"""Approximate inference by messages: loopy belief propagation, TRW-S, mean field."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgen._kernels.jit import message_passing as kernel
+from fastgen._parallel import Body, run_chunks
+from fastgen._validation import Array, as_generator, check_choice, check_number
+from fastgen.graphical._factors import FactorGraph
+
+__all__ = [
+    "BeliefPropagationResult",
+    "MeanFieldResult",
+    "TreeReweightedResult",
+    "belief_propagation",
+    "mean_field",
+    "trw_s",
+]
+
+_SCHEDULES = "flooding", "sequential", "residual"
+_COMPARE = 4
+"""Sweeps of pairwise graphs after which messages are compared with the ones before: that costs half a sweep."""
+_MOST_GROUPS = 64
+"""Of variables with the same number of neighbours and the same tables; with more, factors are taken one by one."""
+
+
+@dataclass(frozen=True)
+class BeliefPropagationResult:
+    """What belief propagation found."""
+
+    marginals: list[Array]
+    """Of each variable; with ``maximum`` max-marginals, whose largest entry is 1."""
+    states: NDArray[np.int64]
+    """The likeliest state of each variable by itself: with ``maximum``, an assignment (ties may contradict)."""
+    log_z: float
+    """Bethe's approximation of the log of the sum over all states that agree with the evidence; NaN for ``maximum``."""
+    converged: bool
+    exact: bool
+    """Whether the graph is a forest and messages have converged."""
+    n_iter: int
+    """Sweeps; with the residual schedule, updates of single factors."""
+    residual: float
+    """Largest change of a message in the last iteration, where the largest entry of a message is 1."""
+
+
+@dataclass(frozen=True)
+class MeanFieldResult:
+    """What mean field found."""
+
+    marginals: list[Array]
+    states: NDArray[np.int64]
+    elbo: float
+    """A lower bound of the log of the sum over all states that agree with the evidence."""
+    history: Array
+    """`elbo` after each sweep; never falls."""
+    converged: bool
+    n_iter: int
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class TreeReweightedResult:
+    """What TRW-S found."""
+
+    states: NDArray[np.int64]
+    energy: float
+    """-log of the product of all factors at `states`."""
+    lower_bound: float
+    """No states have a lower energy."""
+    converged: bool
+    n_iter: int
+    history: Array
+    """`lower_bound` after each iteration."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the bound proves that no states are better."""
+        return self.energy - self.lower_bound <= 1e-9 * max(1.0, abs(self.energy))
+
+
+class _Graph:
+    """A factor graph given evidence, as kernels read it: factors over free variables, the others sliced."""
+
+    def __init__(self, graph: FactorGraph, evidence: ArrayLike | None) -> None:
+        V = graph.n_variables
+        codes = np.full(V, -1) if evidence is None else np.asarray(evidence)
+        if codes.shape != (V,) or codes.dtype.kind not in "iu":
+            raise ValueError(f"evidence must be integers of shape ({V},), got {codes.dtype} {codes.shape}")
+        sizes = np.array(graph.cardinalities, np.int64)
+        wrong = np.flatnonzero((codes < -1) | (codes >= sizes))
+        if len(wrong):
+            v = int(wrong[0])
+            raise ValueError(
+                f"evidence of variable {v} must be below {sizes[v]}, or -1 where it is missing, got {codes[v]}"
+            )
+        self.codes = codes.astype(np.int64)
+        self.free = np.flatnonzero(self.codes < 0)
+        number = np.full(V, -1)
+        number[self.free] = np.arange(len(self.free))
+        self.cardinality = sizes[self.free]
+        self.log_constant = 0.0
+        self.scopes: list[tuple[int, ...]] = []
+        self.tables: list[Array] = []
+        for factor in graph.factors:
+            table = factor.table[tuple(int(self.codes[v]) if self.codes[v] >= 0 else slice(None) for v in factor.scope)]
+            scope = tuple(int(number[v]) for v in factor.scope if number[v] >= 0)
+            largest = float(table.max(initial=0.0))
+            if largest <= 0.0:
+                raise ValueError(f"the evidence is impossible: the factor of scope {factor.scope} is 0 given it")
+            if scope:
+                self.scopes.append(scope)
+                self.tables.append(np.asarray(table))
+            else:
+                self.log_constant += float(np.log(largest))
+
+    def layout(self, extra: Sequence[int] = ()) -> None:
+        """Number the sockets; `extra`: variables that get a factor of ones."""
+        scopes = [*self.scopes, *((v,) for v in extra)]
+        tables = [*self.tables, *(np.ones(int(self.cardinality[v])) for v in extra)]
+        arity = np.array([len(scope) for scope in scopes], np.int64)
+        self.first = np.concatenate([[0], np.cumsum(arity)]).astype(np.int64)
+        self.variable = np.array([v for scope in scopes for v in scope], np.int64)
+        self.factor_of = np.repeat(np.arange(len(scopes)), arity)
+        self.size = np.array([table.size for table in tables], np.int64)
+        self.offset = np.cumsum(self.size) - self.size
+        self.table = np.concatenate([np.zeros(0), *(table.ravel() for table in tables)])
+        widths = self.cardinality[self.variable]
+        self.place = np.cumsum(widths) - widths
+        self.n_messages = int(widths.sum())
+        order = np.argsort(self.variable, kind="stable")
+        self.sockets = order.astype(np.int64)
+        self.starts = np.searchsorted(self.variable[order], np.arange(len(self.free) + 1)).astype(np.int64)
+        self.widest = int(max(np.add.reduceat(widths, self.first[:-1]), default=1)) if len(scopes) else 1
+        self.deepest = int(max(np.diff(self.starts).max(initial=1), arity.max(initial=1)))
+
+    @property
+    def factor_arguments(self) -> tuple[Any, ...]:
+        return (
+            self.first, self.variable, self.cardinality, self.offset, self.size, self.table, self.place,
+        )  # fmt: skip
+
+    def workspace(self) -> tuple[Any, ...]:
+        return np.zeros(self.deepest, np.int64), np.empty(self.deepest), np.empty(self.widest)
+
+    def bare(self) -> list[int]:
+        """Variables in no factor."""
+        used = set().union(*self.scopes) if self.scopes else set()
+        return [v for v in range(len(self.free)) if v not in used]
+
+    def forest(self) -> bool:
+        """Whether no two factors and variables are joined by two paths."""
+        parent = list(range(len(self.free) + len(self.scopes)))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        for f, scope in enumerate(self.scopes):
+            for v in scope:
+                a, b = root(v), root(len(self.free) + f)
+                if a == b:
+                    return False
+                parent[a] = b
+        return True
+
+    def whole(self, marginals: Sequence[Array], sizes: Sequence[int]) -> tuple[list[Array], NDArray[np.int64]]:
+        """Marginals and states of all variables, from those of the free ones."""
+        states = self.codes.copy()
+        tables = [np.eye(size)[max(code, 0)] for size, code in zip(sizes, self.codes, strict=True)]
+        for v, table in zip(self.free, marginals, strict=True):
+            tables[v] = table
+            states[v] = int(table.argmax())
+        return tables, states
+
+
+# ---- belief propagation ----------------------------------------------------------------------------------------------
+
+
+def belief_propagation(
+    graph: FactorGraph,
+    evidence: ArrayLike | None = None,
+    *,
+    maximum: bool = False,
+    damping: float = 0.0,
+    schedule: str = "flooding",
+    max_iter: int = 200,
+    tol: float = 1e-6,
+    n_threads: int | None = None,
+) -> BeliefPropagationResult:
+    """Loopy belief propagation: sums, or maxima, of products.
+
+    Parameters
+    ----------
+    graph : FactorGraph
+    evidence : integer array (V,), optional
+        The state of each variable, -1 where it is not observed.
+    maximum : bool
+        Max-product, for the most probable states, instead of marginals.
+    damping : float
+        Share of the old message in a new one, 0 to below 1.
+    schedule : {"flooding", "sequential", "residual"}
+        All messages at once, from those before; factor after factor, with the latest; or the factor first whose
+        messages would change most (Elidan, McGraw, Koller 2006).
+    max_iter : int
+        Sweeps over all factors.
+    tol : float
+        Messages whose largest entry is 1 have converged when none changes by more.
+    n_threads : int, optional
+        For flooding. The result does not depend on it.
+
+    Returns
+    -------
+    BeliefPropagationResult
+
+    Raises
+    ------
+    ValueError
+        If the evidence is impossible, or messages contradict each other.
+
+    Notes
+    -----
+    A sweep costs O(arity size) for a factor with a table of this size. Pairwise graphs whose variables have the same
+    number of states and share a few tables, such as grids, are done many variables at a time.
+
+    References
+    ----------
+    F. R. Kschischang, B. J. Frey, H.-A. Loeliger, Factor graphs and the sum-product algorithm, 2001.
+    J. S. Yedidia, W. T. Freeman, Y. Weiss, Constructing free-energy approximations, 2005 (log Z).
+    """
+    check_choice(schedule, "schedule", _SCHEDULES)
+    check_number(max_iter, "max_iter", Integral, 1)
+    check_number(tol, "tol", Real, 0)
+    check_number(damping, "damping", Real, 0)
+    if damping >= 1:
+        raise ValueError(f"damping must be below 1, got {damping!r}")
+    model = _Graph(graph, evidence)
+    model.layout(extra=model.bare())
+    to_factor, to_variable = np.ones(model.n_messages), np.ones(model.n_messages)
+    variables = model.sockets, model.starts, model.cardinality, model.place
+    n_factors = len(model.offset)
+    pairs = _Pairs.of(model) if schedule == "flooding" else None
+    change, n_iter = 0.0, 0
+    if schedule == "residual":
+        n_iter, change = kernel.residual(
+            *model.factor_arguments, model.sockets, model.starts, model.factor_of, maximum, float(damping),
+            *model.workspace(), to_factor, to_variable, max_iter * max(1, n_factors), float(tol),
+        )  # fmt: skip
+        _check_alive(change)
+    elif pairs is not None:
+        n_iter, change = pairs.run(maximum, damping, max_iter, tol, to_variable, n_threads)
+    else:
+        for _ in range(max_iter):
+            n_iter += 1
+            if schedule == "sequential":
+                change = kernel.sequential(
+                    *model.factor_arguments, model.sockets, model.starts, maximum, float(damping), *model.workspace(),
+                    to_factor, to_variable,
+                )  # fmt: skip
+            else:
+                change = _flood(model, maximum, float(damping), to_factor, to_variable, n_threads)
+            _check_alive(change)
+            if change <= tol:
+                break
+    if kernel.all_variables(0, len(model.free), *variables, to_variable, np.empty(model.deepest), to_factor):
+        _check_alive(-1.0)
+    log_z = np.nan
+    if not maximum:
+        log_z = model.log_constant + kernel.bethe(
+            *model.factor_arguments, model.sockets, model.starts, *model.workspace(), to_factor, to_variable
+        )
+    beliefs = []
+    for v in range(len(model.free)):
+        belief = np.ones(int(model.cardinality[v]))
+        for socket in model.sockets[model.starts[v] : model.starts[v + 1]]:
+            belief *= to_variable[model.place[socket] : model.place[socket] + len(belief)]
+        beliefs.append(belief / (belief.max() if maximum else belief.sum()))
+    marginals, states = model.whole(beliefs, graph.cardinalities)
+    converged = bool(change <= tol)
+    return BeliefPropagationResult(
+        marginals, states, float(log_z), converged, converged and model.forest(), int(n_iter), float(change)
+    )
+
+
+def _check_alive(change: float) -> None:
+    if change < 0:
+        raise ValueError("the evidence is impossible: what the factors say of a variable leaves no state")
+
+
+def _flood(
+    model: _Graph, maximum: bool, damping: float, to_factor: Array, to_variable: Array, n_threads: int | None
+) -> float:
+    changes: list[float] = []
+
+    def to_factors() -> Body:
+        before = np.empty(model.deepest)
+
+        def body(start: int, stop: int) -> None:
+            if kernel.all_variables(
+                start, stop, model.sockets, model.starts, model.cardinality, model.place, to_variable, before, to_factor
+            ):
+                changes.append(-1.0)
+
+        return body
+
+    def to_variables() -> Body:
+        work = model.workspace()
+
+        def body(start: int, stop: int) -> None:
+            changes.append(
+                kernel.flood(
+                    start, stop, *model.factor_arguments, to_factor, maximum, damping, *work, to_variable
+                )
+            )  # fmt: skip
+
+        return body
+
+    run_chunks(to_factors, len(model.free), 64, 4.0 * model.n_messages, n_threads)
+    if not changes:
+        run_chunks(to_variables, len(model.offset), 64, 3.0 * float(model.size.sum()), n_threads)
+    return -1.0 if min(changes, default=0.0) < 0 else max(changes, default=0.0)
+
+
+class _Pairs:
+    """A pairwise graph whose variables have the same number of states, and few kinds of neighbourhoods."""
+
+    def __init__(self, model: _Graph, K: int) -> None:
+        self.model, self.K = model, K
+        V = len(model.free)
+        self.unary = np.ones((V, K))
+        tables: dict[bytes, int] = {}
+        kinds: list[Array] = []
+        slots: list[list[tuple[int, int, int]]] = [[] for _ in range(V)]  # (table, incoming, outgoing)
+        self.target: list[int] = []  # the socket of each message
+
+        def kind(table: Array) -> int:
+            table = np.ascontiguousarray(table)
+            found = tables.setdefault(table.tobytes(), len(kinds))
+            if found == len(kinds):
+                kinds.append(table)
+            return found
+
+        for f, scope in enumerate(model.scopes):
+            if len(scope) == 1:
+                scaled = model.tables[f] / model.tables[f].max()
+                self.unary[scope[0]] *= scaled
+                continue
+            a, b = scope
+            message = len(self.target)  # from a to b; the next one is from b to a
+            slots[a].append((kind(model.tables[f]), message + 1, message))
+            slots[b].append((kind(model.tables[f].T), message, message + 1))
+            self.target += [int(model.first[f]) + 1, int(model.first[f])]
+        self.unary /= self.unary.max(axis=1, keepdims=True)
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for v, own in enumerate(slots):
+            own.sort()
+            if own:
+                groups[tuple(slot[0] for slot in own)].append(v)
+        self.tables = np.array(kinds).ravel()
+        self.groups = [
+            (
+                np.array(nodes, np.int64),
+                np.array([[slot[1] for slot in slots[v]] for v in nodes], np.int64),
+                np.array([[slot[2] for slot in slots[v]] for v in nodes], np.int64),
+                np.array(key, np.int64),
+            )
+            for key, nodes in sorted(groups.items())
+        ]
+
+    @classmethod
+    def of(cls, model: _Graph) -> "_Pairs | None":
+        sizes = set(model.cardinality.tolist())
+        if len(sizes) != 1 or any(len(scope) > 2 for scope in model.scopes) or not model.scopes:
+            return None
+        if all(len(scope) == 1 for scope in model.scopes):
+            return None
+        pairs = cls(model, sizes.pop())
+        few = len(pairs.groups) <= max(_MOST_GROUPS, len(model.free) // kernel.LANES)
+        return pairs if few and np.isfinite(pairs.unary).all() else None
+
+    def run(
+        self, maximum: bool, damping: float, max_iter: int, tol: float, to_variable: Array, n_threads: int | None
+    ) -> tuple[int, float]:
+        K, model = self.K, self.model
+        old = np.ones(len(self.target) * K)
+        new = np.empty_like(old)
+        change, n_iter = 0.0, 0
+        for _ in range(max_iter):
+            n_iter += 1
+            compare = n_iter % _COMPARE == 0 or n_iter == max_iter or damping > 0
+            changes: list[float] = []
+            for group in self.groups:
+                self._step(group, maximum, float(damping), compare, old, new, changes, n_threads)
+            change = -1.0 if min(changes) < 0 else max(changes)
+            _check_alive(change)
+            old, new = new, old
+            if compare and change <= tol:
+                break
+        for f, scope in enumerate(model.scopes):
+            if len(scope) == 1:
+                begin = model.place[model.first[f]]
+                to_variable[begin : begin + K] = model.tables[f] / model.tables[f].max()
+        for message, socket in enumerate(self.target):
+            begin = model.place[socket]
+            to_variable[begin : begin + K] = old[message * K : (message + 1) * K]
+        return n_iter, change
+
+    def _step(
+        self,
+        group: Any,
+        maximum: bool,
+        damping: float,
+        compare: bool,
+        old: Array,
+        new: Array,
+        changes: list[float],
+        threads: int | None,
+    ) -> None:
+        nodes, incoming, outgoing, table_of = group
+        K, slots = self.K, len(table_of)
+
+        def make_body() -> Body:
+            work = [np.empty(rows * kernel.ROW) for rows in (slots * K, slots * K, K, K + 1)]
+
+            def body(start: int, stop: int) -> None:
+                changes.append(
+                    kernel.flood_pairs(
+                        nodes[start:stop],
+                        incoming[start:stop],
+                        outgoing[start:stop],
+                        self.tables,
+                        table_of,
+                        self.unary.ravel(),
+                        K,
+                        maximum,
+                        damping,
+                        compare,
+                        *work,
+                        old,
+                        new,
+                    )
+                )
+
+            return body
+
+        run_chunks(make_body, len(nodes), kernel.LANES, 0.2 * len(nodes) * slots * K * (K + 4), threads)
+
+
+# ---- mean field ------------------------------------------------------------------------------------------------------
+
+
+def mean_field(
+    graph: FactorGraph,
+    evidence: ArrayLike | None = None,
+    *,
+    max_iter: int = 500,
+    tol: float = 1e-8,
+    n_restarts: int = 0,
+    random_state: Any = None,
+) -> MeanFieldResult:
+    """Naive mean field: the product of distributions nearest to the model in KL(q || p), by coordinate ascent.
+
+    Parameters
+    ----------
+    graph : FactorGraph
+        Without zeros, given the evidence: a q that is positive everywhere could not be compared with them.
+    evidence : integer array (V,), optional
+    max_iter : int
+        Sweeps.
+    tol : float
+        The bound has converged when a sweep gains less.
+    n_restarts : int
+        Random starts, besides the uniform one; the best bound is returned.
+    random_state : None, int, Generator or RandomState
+
+    Returns
+    -------
+    MeanFieldResult
+
+    References
+    ----------
+    D. Koller, N. Friedman, Probabilistic Graphical Models, 2009, section 11.5.
+    """
+    check_number(max_iter, "max_iter", Integral, 1)
+    check_number(tol, "tol", Real, 0)
+    check_number(n_restarts, "n_restarts", Integral, 0)
+    model = _Graph(graph, evidence)
+    for scope, table in zip(model.scopes, model.tables, strict=True):
+        if not table.min() > 0:
+            raise ValueError(
+                f"mean field needs factors without zeros, but that of scope {tuple(model.free[list(scope)].tolist())} "
+                "has some: use another method"
+            )
+    model.layout(extra=model.bare())
+    rng = as_generator(random_state)
+    place_of = np.cumsum(model.cardinality) - model.cardinality
+    log_table = np.log(model.table)
+    digits, work = np.zeros(model.deepest, np.int64), np.empty(int(model.cardinality.max(initial=1)))
+    order = np.arange(len(model.free))
+    best: tuple[float, Array, list[float], bool, int] | None = None
+    for trial in range(n_restarts + 1):
+        parts = [np.ones(k) if trial == 0 else rng.gamma(1.0, size=k) for k in model.cardinality]
+        q = np.concatenate([np.zeros(0), *(part / part.sum() for part in parts)])
+        history: list[float] = []
+        converged, n_iter = False, 0
+        for _ in range(max_iter):
+            n_iter += 1
+            kernel.mean_field_sweep(
+                order, model.sockets, model.starts, model.factor_of, model.first, model.variable, model.cardinality,
+                model.offset, model.size, log_table, place_of, q, digits, work,
+            )  # fmt: skip
+            expected = kernel.energy_terms(
+                model.first, model.variable, model.cardinality, model.offset, model.size, log_table, place_of, q, digits
+            )
+            positive = q[q > 0]
+            history.append(model.log_constant + expected - float(positive @ np.log(positive)))
+            if len(history) > 1 and history[-1] - history[-2] <= tol:
+                converged = True
+                break
+        if best is None or history[-1] > best[0]:
+            best = history[-1], q, history, converged, n_iter
+    assert best is not None
+    elbo, q, history, converged, n_iter = best
+    beliefs = [q[begin : begin + size] for begin, size in zip(place_of, model.cardinality, strict=True)]
+    marginals, states = model.whole(beliefs, graph.cardinalities)
+    return MeanFieldResult(marginals, states, elbo, np.array(history), converged, n_iter)
+
+
+# ---- TRW-S -----------------------------------------------------------------------------------------------------------
+
+
+def trw_s(
+    graph: FactorGraph, evidence: ArrayLike | None = None, *, max_iter: int = 1000, tol: float = 1e-9
+) -> TreeReweightedResult:
+    """Sequential tree-reweighted message passing: states of low energy, and a bound that no states can beat.
+
+    Parameters
+    ----------
+    graph : FactorGraph
+        Factors over at most two free variables, without zeros (energies are -log of the tables).
+    evidence : integer array (V,), optional
+    max_iter : int
+        Forward and backward passes.
+    tol : float
+        The bound has converged when an iteration gains less, relative to its size.
+
+    Returns
+    -------
+    TreeReweightedResult
+
+    References
+    ----------
+    V. Kolmogorov, Convergent tree-reweighted message passing for energy minimization, PAMI 2006.
+    """
+    check_number(max_iter, "max_iter", Integral, 1)
+    check_number(tol, "tol", Real, 0)
+    model = _Graph(graph, evidence)
+    V = len(model.free)
+    sizes = model.cardinality
+    unary_at = np.cumsum(sizes) - sizes
+    unary = np.zeros(int(sizes.sum()))
+    energies: dict[tuple[int, int], Array] = {}
+    for scope, table in zip(model.scopes, model.tables, strict=True):
+        where = tuple(model.free[list(scope)].tolist())
+        if len(scope) > 2:
+            raise ValueError(f"TRW-S needs factors of at most two variables, but one has scope {where}")
+        if not table.min() > 0:
+            raise ValueError(f"TRW-S needs factors without zeros, but that of scope {where} has some")
+        energy = -np.log(table)
+        if len(scope) == 1:
+            unary[unary_at[scope[0]] : unary_at[scope[0]] + sizes[scope[0]]] += energy
+        else:
+            a, b = scope
+            pair = (a, b) if a < b else (b, a)
+            energies[pair] = energies.get(pair, 0.0) + (energy if a < b else energy.T)
+    edges = sorted(energies)
+    slots: list[list[tuple[int, int, bool]]] = [[] for _ in range(V)]
+    for e, (a, b) in enumerate(edges):
+        slots[a].append((b, e, False))
+        slots[b].append((a, e, True))
+    starts = np.concatenate([[0], np.cumsum([len(own) for own in slots])]).astype(np.int64)
+    flat = [slot for own in slots for slot in own]
+    neighbour, edge = (np.array([slot[i] for slot in flat], np.int64) for i in (0, 1))
+    flipped = np.array([slot[2] for slot in flat], np.bool_)
+    widths = np.repeat(sizes, np.diff(starts))
+    message_at = np.cumsum(widths) - widths
+    message = np.zeros(int(widths.sum()))
+    pair_sizes = [energies[pair].size for pair in edges]
+    pair_at = (np.cumsum(pair_sizes) - pair_sizes).astype(np.int64)
+    pair_energy = np.concatenate([np.zeros(0), *(energies[pair].ravel() for pair in edges)])
+    later = np.array(
+        [max(sum(u > v for u, _, _ in own), sum(u < v for u, _, _ in own), 1) for v, own in enumerate(slots)]
+    )
+    order = np.arange(V)
+    theta, states = np.empty(int(sizes.max(initial=1))), np.zeros(V, np.int64)
+    arguments = (
+        order, order, starts, neighbour, edge, flipped, sizes, unary, unary_at, pair_energy, pair_at,
+        1.0 / later.reshape(V), message, message_at,
+    )  # fmt: skip
+    best_energy, best_states, history, converged, n_iter = np.inf, states.copy(), [], False, 0
+    for _ in range(max_iter):
+        n_iter += 1
+        kernel.trw_s_pass(*arguments, True, theta, states)
+        energy_found = sum(float(unary[unary_at[v] + states[v]]) for v in range(V)) + sum(
+            float(energies[a, b][states[a], states[b]]) for a, b in edges
+        )
+        if energy_found < best_energy:
+            best_energy, best_states = energy_found, states.copy()
+        history.append(float(kernel.trw_s_pass(*arguments, False, theta, states)))
+        margin = tol * max(1.0, abs(history[-1]))
+        if best_energy - history[-1] <= margin or (n_iter > 1 and history[-1] - history[-2] <= margin):
+            converged = True
+            break
+    found = model.codes.copy()
+    found[model.free] = best_states
+    shift = -model.log_constant
+    return TreeReweightedResult(
+        found, best_energy + shift, history[-1] + shift, converged, n_iter, np.array(history) + shift
+    )
