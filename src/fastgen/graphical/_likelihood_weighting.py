@@ -98,7 +98,7 @@ def likelihood_weighting(
         share = np.bincount(X[:, i], weight, size) / total
         # the variance of a ratio: sum w^2 (1[x = s] - p)^2 / (sum w)^2
         inside = np.bincount(X[:, i], weight**2, size)
-        outside = float((weight**2).sum()) - inside
+        outside = np.maximum(inside.sum() - inside, 0.0)  # but for rounding it is not negative
         marginals.append(share)
         errors.append(np.sqrt(inside * (1 - share) ** 2 + outside * share**2) / total)
     mean = total / n_samples

@@ -244,6 +244,10 @@ def belief_propagation(
     model = _Graph(graph, evidence)
     model.layout(extra=model.bare())
     to_factor, to_variable = np.ones(model.n_messages), np.ones(model.n_messages)
+    for f, scope in enumerate(model.scopes):
+        if len(scope) == 1:  # what a factor of one variable says never changes
+            begin = model.place[model.first[f]]
+            to_variable[begin : begin + model.size[f]] = model.tables[f] / model.tables[f].max()
     variables = model.sockets, model.starts, model.cardinality, model.place
     n_factors = len(model.offset)
     pairs = _Pairs.of(model) if schedule == "flooding" else None
@@ -271,17 +275,19 @@ def belief_propagation(
                 break
     if kernel.all_variables(0, len(model.free), *variables, to_variable, np.empty(model.deepest), to_factor):
         _check_alive(-1.0)
-    log_z = np.nan
-    if not maximum:
-        log_z = model.log_constant + kernel.bethe(
-            *model.factor_arguments, model.sockets, model.starts, *model.workspace(), to_factor, to_variable
-        )
     beliefs = []
     for v in range(len(model.free)):
         belief = np.ones(int(model.cardinality[v]))
         for socket in model.sockets[model.starts[v] : model.starts[v + 1]]:
             belief *= to_variable[model.place[socket] : model.place[socket] + len(belief)]
+        if not belief.max() > 0:
+            _check_alive(-1.0)
         beliefs.append(belief / (belief.max() if maximum else belief.sum()))
+    log_z = np.nan
+    if not maximum:
+        log_z = model.log_constant + kernel.bethe(
+            *model.factor_arguments, model.sockets, model.starts, *model.workspace(), to_factor, to_variable
+        )
     marginals, states = model.whole(beliefs, graph.cardinalities)
     converged = bool(change <= tol)
     return BeliefPropagationResult(
@@ -403,10 +409,6 @@ class _Pairs:
             old, new = new, old
             if compare and change <= tol:
                 break
-        for f, scope in enumerate(model.scopes):
-            if len(scope) == 1:
-                begin = model.place[model.first[f]]
-                to_variable[begin : begin + K] = model.tables[f] / model.tables[f].max()
         for message, socket in enumerate(self.target):
             begin = model.place[socket]
             to_variable[begin : begin + K] = old[message * K : (message + 1) * K]

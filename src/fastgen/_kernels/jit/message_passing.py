@@ -503,7 +503,10 @@ def residual(  # type: ignore[no-untyped-def]
                         return updates, -1.0
                     if pending[g] > tol:
                         heapq.heappush(heap, (-pending[g], g))
-    return updates, pending.max()
+    left = 0.0
+    for value in pending:
+        left = max(left, value)
+    return updates, left
 
 
 @jit

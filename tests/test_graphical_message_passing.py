@@ -1,0 +1,298 @@
+"""Belief propagation, TRW-S, mean field, likelihood weighting: against exact inference and brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_graphical_engine import asia
+from test_graphical_rows import random_network
+
+from fastgen.graphical import Engine, FactorGraph, belief_propagation, likelihood_weighting, mean_field, trw_s
+from fastgen.graphical import _message_passing as module
+
+SCHEDULES = ["flooding", "sequential", "residual"]
+
+
+def random_graph(rng, scopes, cards, least=0.05):
+    return FactorGraph.of(cards, [(scope, rng.random([cards[v] for v in scope]) + least) for scope in scopes])
+
+
+def tree(rng, V):
+    cards = rng.integers(1, 5, V).tolist()
+    scopes = [(int(rng.integers(0, i)), i) for i in range(1, V)] + [(i,) for i in range(V) if rng.random() < 0.5]
+    if V > 3:  # a factor over three: two children of one variable at once
+        cards += [2, 3]
+        scopes.append((0, V, V + 1))
+    return random_graph(rng, scopes, cards)
+
+
+def grid(rng, n, K, shared=True):
+    pair = rng.random((K, K)) + 0.2
+
+    def table():
+        return pair if shared else rng.random((K, K)) + 0.2
+
+    factors = [((v,), rng.random(K) + 0.1) for v in range(n * n)]
+    factors += [((i * n + j, i * n + j + 1), table()) for i in range(n) for j in range(n - 1)]
+    factors += [((i * n + j, i * n + j + n), table()) for i in range(n - 1) for j in range(n)]
+    return FactorGraph.of([K] * (n * n), factors)
+
+
+def values(graph):
+    """The product of all factors at all states."""
+    for x in itertools.product(*map(range, graph.cardinalities)):
+        yield x, float(np.prod([factor.table[tuple(x[v] for v in factor.scope)] for factor in graph.factors]))
+
+
+# ---- belief propagation ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(SCHEDULES), st.sampled_from([0.0, 0.3]))
+def test_exact_on_trees(seed, schedule, damping):
+    rng = np.random.default_rng(seed)
+    graph = tree(rng, int(rng.integers(1, 8)))
+    evidence = np.where(rng.random(graph.n_variables) < 0.3, 0, -1)
+    result = belief_propagation(graph, evidence, schedule=schedule, damping=damping, tol=1e-13, max_iter=500)
+    expected, log_evidence = Engine(graph).marginals(evidence[None])
+    assert result.converged
+    assert result.exact
+    assert result.log_z == pytest.approx(log_evidence[0], abs=1e-10)
+    for a, b in zip(result.marginals, expected, strict=True):
+        np.testing.assert_allclose(a, b[0], atol=1e-10)
+    best = belief_propagation(
+        graph, evidence, maximum=True, schedule=schedule, damping=damping, tol=1e-13, max_iter=500
+    )
+    np.testing.assert_array_equal(best.states, Engine(graph).mpe(evidence[None])[0][0])
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 5, 8, 9])
+@pytest.mark.parametrize("maximum", [False, True])
+def test_many_variables_at_a_time_or_factor_by_factor(K, maximum, monkeypatch, rng):
+    """The two ways of flooding send the same messages: after any number of sweeps, damped or not."""
+    graph = grid(rng, 9, K)
+    for sweeps, damping in ((1, 0.0), (5, 0.0), (7, 0.4)):
+        options = {"maximum": maximum, "max_iter": sweeps, "damping": damping, "tol": 0.0}
+        fast = belief_propagation(graph, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(module._Pairs, "of", classmethod(lambda cls, model: None))
+            slow = belief_propagation(graph, **options)
+        for a, b in zip(fast.marginals, slow.marginals, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+        assert fast.residual == pytest.approx(slow.residual, rel=1e-7, abs=1e-14)
+
+
+def test_the_fast_way_is_taken(rng):
+    model = module._Graph(grid(rng, 9, 3), None)
+    model.layout()
+    pairs = module._Pairs.of(model)
+    assert pairs is not None
+    assert sum(len(group[0]) for group in pairs.groups) == 81
+    model = module._Graph(grid(rng, 9, 3, shared=False), None)
+    model.layout()
+    assert module._Pairs.of(model) is None
+
+
+def test_schedules_meet_at_a_fixed_point(rng):
+    graph = grid(rng, 4, 3)
+    results = [belief_propagation(graph, schedule=schedule, tol=1e-12, max_iter=1000) for schedule in SCHEDULES]
+    results.append(belief_propagation(graph, damping=0.5, tol=1e-13, max_iter=1000))
+    for result in results:
+        assert result.converged
+        assert not result.exact
+        assert result.log_z == pytest.approx(results[0].log_z, abs=1e-8)
+        for a, b in zip(result.marginals, results[0].marginals, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-8)
+    exact, _ = Engine(graph).marginals(np.full((1, 16), -1))
+    assert max(np.abs(a - b[0]).max() for a, b in zip(results[0].marginals, exact, strict=True)) < 0.05
+
+
+def test_one_loop():
+    """Weiss (2000): on a single loop of binary variables the likelier states are found, if not how likely they are."""
+    rng = np.random.default_rng(5)
+    graph = random_graph(rng, [(0, 1), (1, 2), (2, 3), (3, 0), (0,), (2,)], [2] * 4)
+    result = belief_propagation(graph, tol=1e-12)
+    exact, _ = Engine(graph).marginals(np.full((1, 4), -1))
+    for a, b in zip(result.marginals, exact, strict=True):
+        assert a.argmax() == b[0].argmax()
+
+
+def test_threads_and_order_do_not_matter(rng):
+    graph = grid(rng, 24, 4)
+    results = [belief_propagation(graph, max_iter=9, tol=0.0, n_threads=threads) for threads in (1, 2, 7)]
+    for other in results[1:]:
+        for a, b in zip(results[0].marginals, other.marginals, strict=True):
+            np.testing.assert_array_equal(a, b)
+    order = rng.permutation(len(graph.factors))
+    turned = FactorGraph(graph.cardinalities, tuple(graph.factors[i] for i in order))
+    again = belief_propagation(turned, max_iter=9, tol=0.0)
+    for a, b in zip(results[0].marginals, again.marginals, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_zeros_and_contradictions():
+    graph = FactorGraph.of([2, 2], [([0, 1], [[1.0, 0.0], [0.0, 3.0]]), ([0], [0.5, 0.5])])
+    result = belief_propagation(graph)
+    np.testing.assert_allclose(result.marginals[1], [0.25, 0.75])
+    with pytest.raises(ValueError, match="impossible"):
+        belief_propagation(graph, [0, 1])
+    both = FactorGraph.of([2], [([0], [1.0, 0.0]), ([0], [0.0, 1.0])])
+    for schedule in SCHEDULES:
+        with pytest.raises(ValueError, match="leaves no state"):
+            belief_propagation(both, schedule=schedule)
+
+
+def test_small_graphs():
+    empty = belief_propagation(FactorGraph.of([], []))
+    assert empty.marginals == []
+    assert empty.log_z == 0
+    bare = belief_propagation(FactorGraph.of([3, 2], [([], 2.0)]))
+    np.testing.assert_allclose(bare.marginals[0], [1 / 3] * 3)
+    assert bare.log_z == pytest.approx(np.log(12))
+    observed = belief_propagation(FactorGraph.of([3], [([0], [1.0, 2.0, 4.0])]), [2])
+    np.testing.assert_array_equal(observed.marginals[0], [0, 0, 1])
+    assert observed.log_z == pytest.approx(np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"schedule": "magic"}, "schedule must be one of"),
+        ({"damping": 1.0}, "damping must be below 1"),
+        ({"damping": -0.1}, "damping"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"tol": -1}, "tol"),
+        ({"evidence": [0]}, "shape"),
+        ({"evidence": [0, 2]}, "below 2"),
+        ({"evidence": [0.0, 1.0]}, "integers"),
+    ],
+)
+def test_wrong_parameters(options, text):
+    graph = FactorGraph.of([2, 2], [([0, 1], np.ones((2, 2)))])
+    with pytest.raises(ValueError, match=text):
+        belief_propagation(graph, **options)
+
+
+# ---- mean field ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mean_field_is_a_bound(seed):
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, [(0, 1), (1, 2), (2, 0), (1, 2, 3), (3,)], [2, 3, 2, 4], 0.2)
+    evidence = np.array([-1, -1, 1, -1]) if seed % 2 else None
+    log_z = Engine(graph).log_evidence(None if evidence is None else evidence[None])[0]
+    result = mean_field(graph, evidence, n_restarts=2, random_state=0)
+    assert result.converged
+    assert result.elbo <= log_z + 1e-12
+    assert log_z - result.elbo < 0.3
+    assert np.diff(result.history).min(initial=0) > -1e-12
+    total = 0.0  # E log p + entropy, by all states
+    for x, value in values(graph):
+        q = np.prod([table[s] for table, s in zip(result.marginals, x, strict=True)])
+        total += q * (np.log(value) - np.log(q)) if q > 0 else 0.0
+    assert result.elbo == pytest.approx(total, abs=1e-10)
+
+
+def test_mean_field_of_independent_variables_is_exact(rng):
+    graph = random_graph(rng, [(0,), (1,), (1,)], [3, 2])
+    result = mean_field(graph)
+    exact, log_z = Engine(graph).marginals(np.full((1, 2), -1))
+    assert result.elbo == pytest.approx(log_z[0], abs=1e-12)
+    for a, b in zip(result.marginals, exact, strict=True):
+        np.testing.assert_allclose(a, b[0], atol=1e-12)
+
+
+def test_mean_field_refuses_zeros():
+    graph = FactorGraph.of([2, 2], [([0, 1], [[1.0, 0.0], [1.0, 1.0]])])
+    with pytest.raises(ValueError, match=r"scope \(0, 1\) has some"):
+        mean_field(graph)
+    assert mean_field(graph, [1, -1]).elbo == pytest.approx(np.log(2))
+
+
+# ---- TRW-S -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_trw_s_bounds(seed):
+    rng = np.random.default_rng(seed)
+    cards = rng.integers(1, 4, 6).tolist()
+    pairs = [pair for pair in itertools.permutations(range(6), 2) if rng.random() < 0.3]
+    graph = random_graph(rng, [*pairs, *((v,) for v in range(6))], cards)
+    best = min(-np.log(value) for _, value in values(graph))
+    result = trw_s(graph)
+    assert result.lower_bound <= best + 1e-9
+    assert result.energy >= best - 1e-9
+    at = np.prod([factor.table[tuple(result.states[list(factor.scope)])] for factor in graph.factors])
+    assert result.energy == pytest.approx(-np.log(at), abs=1e-10)
+    assert np.diff(result.history).min(initial=0) > -1e-9
+
+
+def test_trw_s_is_tight_on_trees_and_attractive_models(rng):
+    for _ in range(10):
+        cards = rng.integers(2, 5, 7).tolist()
+        graph = random_graph(
+            rng, [*((int(rng.integers(0, i)), i) for i in range(1, 7)), *((i,) for i in range(7))], cards
+        )
+        result = trw_s(graph)
+        assert result.exact
+        assert result.energy == pytest.approx(-Engine(graph).mpe()[1][0], abs=1e-9)
+    factors = [((i * 4 + j,), rng.random(2) + 0.1) for i in range(4) for j in range(4)]
+    attract = np.exp([[0.4, -0.4], [-0.4, 0.4]])
+    factors += [((i * 4 + j, i * 4 + j + 1), attract) for i in range(4) for j in range(3)]
+    factors += [((i * 4 + j, i * 4 + j + 4), attract) for i in range(3) for j in range(4)]
+    graph = FactorGraph.of([2] * 16, factors)
+    result = trw_s(graph, max_iter=5000, tol=1e-12)
+    assert result.energy == pytest.approx(-Engine(graph).mpe()[1][0], abs=1e-9)
+    assert result.lower_bound == pytest.approx(result.energy, abs=1e-4)
+
+
+def test_trw_s_with_evidence(rng):
+    graph = random_graph(rng, [(0, 1), (1, 2), (2, 0), (0,)], [2, 3, 2])
+    evidence = np.array([-1, 2, -1])
+    result = trw_s(graph, evidence)
+    assert result.states[1] == 2
+    states, value = Engine(graph).mpe(evidence[None])
+    np.testing.assert_array_equal(result.states, states[0])
+    assert result.energy == pytest.approx(-value[0], abs=1e-9)
+    with pytest.raises(ValueError, match="at most two variables"):
+        trw_s(random_graph(rng, [(0, 1, 2)], [2, 2, 2]))
+    with pytest.raises(ValueError, match="without zeros"):
+        trw_s(FactorGraph.of([2], [([0], [0.0, 1.0])]))
+
+
+# ---- likelihood weighting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_likelihood_weighting(seed):
+    """Within five standard errors of the exact marginals: false alarm below 1e-4 for all of them together."""
+    rng = np.random.default_rng(seed)
+    network = asia() if seed == 0 else random_network(rng, 8, zeros=0)
+    evidence = np.full(len(network.names), -1)
+    evidence[[1, len(network.names) - 1]] = 0
+    exact, log_evidence = Engine(network.factor_graph()).marginals(evidence[None])
+    result = likelihood_weighting(network, evidence, 40_000, random_state=seed)
+    for found, error, expected in zip(result.marginals, result.standard_errors, exact, strict=True):
+        assert (np.abs(found - expected[0]) <= 5 * error + 1e-12).all()
+        assert found.sum() == pytest.approx(1)
+    assert abs(result.log_evidence - log_evidence[0]) <= 5 * result.log_evidence_error + 1e-12
+    assert 0 < result.effective_sample_size <= 40_000
+    again = likelihood_weighting(network, evidence, 40_000, random_state=seed)
+    np.testing.assert_array_equal(result.marginals[0], again.marginals[0])
+
+
+def test_likelihood_weighting_without_evidence_and_with_impossible():
+    network = asia()
+    result = likelihood_weighting(network, n_samples=1000, random_state=0)
+    assert result.effective_sample_size == pytest.approx(1000)
+    assert result.log_evidence == 0
+    impossible = np.full(8, -1)
+    impossible[[network.names.index("tub"), network.names.index("either")]] = 1, 0
+    with pytest.raises(ValueError, match="impossible"):
+        likelihood_weighting(network, impossible, 1000)
+    with pytest.raises(ValueError, match="below 2"):
+        likelihood_weighting(network, np.full(8, 2), 10)
