@@ -22,6 +22,7 @@ COLOURS = {
     "pyAgrum": "#64b5cd",
     "pgmpy": "#ccb974",
     "JAX, scaled": "#8172b3",
+    "PGMax, scaled": "#b5651d",
     "pomegranate, scaled": "#c44e52",
     "dynamax, scaled": "#8c8c8c",
 }
@@ -107,7 +108,8 @@ def heading(info: dict[str, Any]) -> str:
         "Medians; in brackets, how many times the time of fastgen. NumPy: the fastest of the block sizes and "
         "layouts that an expert would try; with a pool, blocks on threads of their own. Expanded: squares of x - mean "
         "are multiplied out, which costs digits; no target counts it where covariances are full. Scaled: not measured "
-        "here, but scikit-learn's or hmmlearn's time here by the ratio of the two on another processor: a hint. Bound: "
+        "here, but the time here of scikit-learn, hmmlearn or NumPy by the ratio of the two on another processor: a "
+        "hint. Bound: "
         "what the machine's limits would allow, beside the median and the best round."
     )
     if info.get("quick"):
@@ -129,7 +131,14 @@ def chart(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     for row in rows:
         first = y
         for name, value in row["ratio"].items():
-            axes.barh(y, value - 1, left=1, height=0.85, color=COLOURS[name], label=None if name in named else name)
+            axes.barh(
+                y,
+                value - 1,
+                left=1,
+                height=0.85,
+                color=COLOURS.get(name, "#444444"),
+                label=None if name in named else name,
+            )
             axes.annotate(
                 f"{ratio(value)}",
                 (value, y),

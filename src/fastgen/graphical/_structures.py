@@ -10,7 +10,7 @@ Parents = tuple[tuple[int, ...], ...]
 Structure = Callable[[Codes, Sequence[int]], Sequence[Sequence[int]]]
 """From codes (n, V) and cardinalities to the parents of each variable."""
 
-_TABU = 10
+_TABU = 100
 
 
 def learn_parents(
