@@ -21,6 +21,7 @@ from scipy.stats import chi2
 import fastgen
 from fastgen.graphical._engine import Engine, EngineLimitError
 from fastgen.graphical._factors import DiscreteNetwork, FactorGraph
+from fastgen.graphical._posterior import class_posteriors
 from fastgen.graphical._triangulation import contract, eliminate
 from fastgen.graphical.formats import read_bif, read_uai, read_uai_evidence, read_uai_solution
 
@@ -480,6 +481,118 @@ def test_the_tree_sums_each_variable_once(graph, seed):
             union = {*tree.scopes[left], *(tree.scopes[right] if right >= 0 else ())}
             assert union == {*scope, *summed}
             assert not {*scope} & {*summed}
+
+
+@pytest.mark.parametrize("rule", [0, 1, 2])
+def test_each_step_takes_the_cheapest_vertex(rule, rng):
+    """What the rules count is kept up to date: against counting again at each step."""
+    from fastgen._kernels.jit.junction_tree import greedy_order
+
+    for n, share in ((1, 0.5), (9, 0.0), (12, 0.3), (40, 0.1), (70, 0.06), (130, 0.02)):
+        pairs = [(a, b) for a, b in itertools.combinations(range(n), 2) if rng.random() < share]
+        sizes = np.log2(rng.integers(2, 6, n))
+        order = np.empty(n, np.int64)
+        pointers, members = np.arange(0, 2 * len(pairs) + 1, 2), np.array(pairs, np.int64).reshape(-1)
+        total = greedy_order(n, pointers, members, sizes, rule, 0, np.inf, order)
+        assert sorted(order) == list(range(n))
+        around = {v: set() for v in range(n)}
+        for a, b in pairs:
+            around[a].add(b)
+            around[b].add(a)
+
+        def score(v, around=around, sizes=sizes):
+            new = [pair for pair in itertools.combinations(around[v], 2) if pair[1] not in around[pair[0]]]
+            clique = sizes[[v, *around[v]]].sum()
+            return (-1, len(new), clique, sum(sizes[a] * sizes[b] for a, b in new))[rule + 1 if new else 0], clique
+
+        states = 0.0
+        for v in order:
+            scores = {other: score(other) for other in around}
+            np.testing.assert_allclose(scores[v], min(scores.values()), rtol=0, atol=1e-6)
+            states += 2.0 ** scores[v][1]
+            for a, b in itertools.permutations(around[v], 2):
+                around[a].add(b)
+            for a in around.pop(v):
+                around[a].discard(v)
+        assert total == pytest.approx(states, rel=1e-12)
+
+
+def test_targets_in_any_order(rng):
+    graph = FactorGraph.of([2, 3, 4], [((0, 1), rng.random((2, 3))), ((1, 2), rng.random((3, 4)))])
+    engine = Engine(graph)
+    every, log_evidence = engine.marginals([-1, -1, 2])
+    some, again = engine.marginals([-1, -1, 2], targets=(i for i in (2, 0, 2, 1)))
+    assert [len(part[0]) for part in some] == [4, 2, 4, 3]
+    for part, variable in zip(some, (2, 0, 2, 1), strict=True):
+        np.testing.assert_allclose(part, every[variable], atol=1e-15)
+    np.testing.assert_allclose(again, log_evidence, rtol=1e-15)
+
+
+# ---- complete rows: the posterior of one variable --------------------------------------------------------------------
+
+
+@pytest.fixture
+def blanket(rng):
+    """Variable 2 has two parents, two children, a child's other parent, and some who do not matter; zeros."""
+    parents = [(), (), (0, 1), (2, 4), (), (3, 2), (5,)]
+    cardinalities = [2, 3, 4, 2, 3, 2, 2]
+    tables = []
+    for i, above in enumerate(parents):
+        table = rng.random([*(cardinalities[j] for j in above), cardinalities[i]])
+        table[rng.random(table.shape) < 0.25] = 0.0
+        table[..., 0] += 0.1 * (table.sum(axis=-1) == 0)
+        tables.append(table / table.sum(axis=-1, keepdims=True))
+    states = [[f"s{k}" for k in range(cardinality)] for cardinality in cardinalities]
+    names = [f"v{i}" for i in range(len(parents))]
+    return DiscreteNetwork(tuple(names), tuple(map(tuple, states)), tuple(parents), tuple(tables))
+
+
+@pytest.mark.parametrize("node", [0, 2, 4, 6])
+def test_posteriors_of_one_variable(blanket, node, rng):
+    """All rows there are, in an order of their own: against the engine, and products of tables."""
+    graph = blanket.factor_graph()
+    every = np.indices(graph.cardinalities).reshape(graph.n_variables, -1).T
+    X = every[rng.permutation(len(every))]
+    own = [factor for factor in graph.factors if node in factor.scope]  # all others are the same for each state
+    product = joint(FactorGraph(graph.cardinalities, tuple(own)))
+    with np.errstate(invalid="ignore"):
+        table = np.moveaxis(product, node, -1)
+        expected = (table / table.sum(axis=-1, keepdims=True))[tuple(np.delete(X, node, axis=1).T)]
+    seen = X.copy()
+    seen[:, node] = -1
+    by_engine = Engine(graph).marginals(seen, targets=[node])[0][0]
+    found = class_posteriors(blanket, X, node)
+    assert np.isnan(expected).any() or node != 2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)  # NaN where it is NaN
+    possible = ~np.isnan(by_engine[:, 0])  # the engine looks at all of the row
+    assert 0 < possible.sum() < len(X)
+    np.testing.assert_allclose(found[possible], by_engine[possible], rtol=0, atol=1e-14)
+    best = class_posteriors(blanket, X, node, predict=True)
+    impossible = np.isnan(found[:, 0])
+    np.testing.assert_array_equal(best == -1, impossible)
+    np.testing.assert_array_equal(best[~impossible], found[~impossible].argmax(axis=1))
+
+
+def test_posteriors_of_one_variable_in_other_layouts(blanket, rng):
+    X = np.stack([rng.integers(0, c, 3000) for c in blanket.cardinalities], axis=1)
+    expected = class_posteriors(blanket, X, 2, n_threads=1)
+    wide = np.full((3000, 14), 99, np.uint8)
+    wide[:, ::2] = X
+    wide.flags.writeable = False
+    for other, columns in (
+        (np.asfortranarray(X, np.int32), None),
+        (wide, range(0, 14, 2)),
+        (X[:, ::-1], range(6, -1, -1)),
+    ):
+        np.testing.assert_array_equal(class_posteriors(blanket, other, 2, columns, n_threads=2), expected)
+    for i in (0, 255, 256, 2999):
+        np.testing.assert_array_equal(class_posteriors(blanket, X[i : i + 1], 2)[0], expected[i])
+    assert class_posteriors(blanket, X[:0], 2).shape == (0, 4)
+    X[:, 2] = 99  # not looked at
+    np.testing.assert_array_equal(class_posteriors(blanket, X, 2), expected)
+    X[700, 4] = 3
+    with pytest.raises(ValueError, match=r"row 700 holds 3 for .*, whose states are 0 to 2"):
+        class_posteriors(blanket, X, 2)
 
 
 def test_too_large_is_refused_before_it_is_tried(rng):

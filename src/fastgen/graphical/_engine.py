@@ -96,13 +96,14 @@ class _Assembler:
         self.axes: list[tuple[int, int, int]] = []
         self.bounds: list[tuple[int, int, int]] = []
         self.next = 0
+        self.kernels = _kernels()
 
     def group(self, axes: Sequence[tuple[int, int, int]]) -> int:
         """Reserve a table of offsets over these axes (size, step in X, step in Y); return its number of entries."""
         first = len(self.axes)
-        self.axes.extend(axes)
-        self.bounds.append((first, len(self.axes), self.next))
-        entries = prod(axis[0] for axis in axes)
+        self.axes += axes
+        self.bounds.append((first, first + len(axes), self.next))
+        entries = _entries(axes)
         self.next += 2 * entries
         return entries
 
@@ -120,24 +121,34 @@ class _Assembler:
         return index
 
     def _axes(self, variables: Iterable[int], x: _Place, y: _Place) -> list[tuple[int, int, int]]:
-        return [
-            (self.cardinalities[variable], x.steps.get(variable, 0), y.steps.get(variable, 0))
-            for variable in variables
-            if self.cardinalities[variable] > 1
-        ]
+        """Axes (size, step in X, step in Y); those that lie behind one another in both tables are made one."""
+        merged: list[tuple[int, int, int]] = []
+        x_steps, y_steps = x.steps, y.steps
+        for variable in variables:
+            size = self.cardinalities[variable]
+            if size > 1:
+                a, b = x_steps.get(variable, 0), y_steps.get(variable, 0)
+                if merged and merged[-1][1] == a * size and merged[-1][2] == b * size:
+                    size *= merged.pop()[0]
+                merged.append((size, a, b))
+        return merged
 
     def contraction(self, x: _Place, y: _Place, z: _Place, z_scope: Sequence[int], summed: Sequence[int]) -> list[int]:
         """Return the record of ``Z[z] = sum over the summed variables of X * Y``.
 
         Terms are added up in the same order in both forms: what is run along in one row decides.
         """
-        kernels = _kernels()
+        kernels = self.kernels
         start = self.next
-        z_axes = _coalesced(self._axes(z_scope, x, y))
-        k_axes = _coalesced(self._axes(summed, x, y))
-        n_z = prod(axis[0] for axis in z_axes)
-        z_run = z_axes[-1] if z_axes and sum(z_axes[-1][1:]) > 0 and max(z_axes[-1][1:]) <= 1 else (1, 0, 0)
-        k_run = max((axis for axis in k_axes if max(axis[1:]) <= 1), default=(1, 0, 0))
+        z_axes = self._axes(z_scope, x, y)
+        k_axes = self._axes(summed, x, y)
+        n_z = _entries(z_axes)
+        z_run = k_run = (1, 0, 0)
+        if z_axes and z_axes[-1][1:] in ((0, 1), (1, 0), (1, 1)):
+            z_run = z_axes[-1]
+        for axis in k_axes:
+            if axis[1] <= 1 and axis[2] <= 1 and axis > k_run:
+                k_run = axis
         mode, run = kernels.CELLS, (1, 0, 0)
         if self.maximum and z_run[0] > 1:
             mode, run = kernels.Z_RUNS, z_run
@@ -159,19 +170,28 @@ class _Assembler:
             mode = kernels.K_LANES if mode == kernels.K_RUNS else kernels.IN_LANES
             self.group(z_axes)
             return [mode, *head, run[1], run[2], run[0], 1, self.group(k_axes), 0]
-        n_hi, n_lo = map(self.group, _halves(z_axes))
-        n_kh, n_kl = map(self.group, _halves(k_axes))
+        n_hi, n_kh, n_lo, n_kl = 1, 1, _entries(z_axes), _entries(k_axes)
+        if n_lo <= _INNER and n_kl <= _INNER:  # nearly always: all four tables at once
+            first = len(self.axes)
+            self.axes += z_axes
+            middle, after = len(self.axes), start + 2 + 2 * n_lo
+            self.axes += k_axes
+            last = len(self.axes)
+            self.bounds += (
+                (first, first, start), (first, middle, start + 2), (middle, middle, after), (middle, last, after + 2)
+            )  # fmt: skip
+            self.next = after + 2 + 2 * n_kl
+        else:
+            n_hi, n_lo = map(self.group, _halves(z_axes))
+            n_kh, n_kl = map(self.group, _halves(k_axes))
         return [mode, *head, n_hi, n_lo, run[0], n_kh, n_kl, run[1] + run[2]]
 
 
-def _coalesced(axes: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Axes that lie behind one another in both tables made one."""
-    merged: list[tuple[int, int, int]] = []
-    for size, x, y in axes:
-        if merged and merged[-1][1] == x * size and merged[-1][2] == y * size:
-            size *= merged.pop()[0]
-        merged.append((size, x, y))
-    return merged
+def _entries(axes: Sequence[tuple[int, int, int]]) -> int:
+    entries = 1
+    for axis in axes:
+        entries *= axis[0]
+    return entries
 
 
 def _halves(axes: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
@@ -256,14 +276,15 @@ class Plan:
         # a marginal comes from the variable's indicator, or the smallest table that has it, the nearest to the root
         source = {variable: len(self.factors) + i for i, variable in enumerate(self.query.indicated)}
         smallest: dict[int, tuple[int, int]] = {}
+        unseen = set(self.query.targets).difference(self.query.indicated)
         for node, scope in enumerate(tree.scopes):
-            for variable in scope:
+            for variable in unseen.intersection(scope):
                 smallest[variable] = min(smallest.get(variable, (self.sizes[node], -node)), (self.sizes[node], -node))
         self.source = {}
         gone = set(self.query.sliced)
         for variable in self.query.targets:
             if variable not in gone:
-                self.source[variable] = source.get(variable, -smallest[variable][1])
+                self.source[variable] = source[variable] if variable in source else -smallest[variable][1]
                 needed[self.source[variable]] = True
         self.parent = [-1] * n
         for node, (left, right) in enumerate(tree.children):
@@ -602,9 +623,16 @@ class _Program:
         n, maximum = len(codes), self.plan.query.maximum
         table = np.empty((0, 0)) if marginals is None else marginals
         down = (*self.steps, *walk) if walk else _NO_WALK
-        leaves, weights = (self.count_leaves, tally[0]) if tally else (_records([], 6), np.empty(0))
+        leaves, weights = (self.count_leaves, tally[0]) if tally else (_NO_LEAVES, _NOTHING)
         lanes = self.lanes if n >= self.lanes_from else 1
         alone = self._arrays(self.in_runs)
+        if n == 1 and tally is None:
+            arena = self.workspace(1)
+            work = arena, *_lane_state(1)
+            counts = leaves, weights, _NOTHING
+            kernels.infer_rows(alone, self.shift, codes, soft, 0, 1, work, maximum, log_evidence, table, down, counts)
+            self._keep([arena], 1)
+            return
         together = self._arrays(self.in_lanes) if lanes > 1 else alone
         used = []
 
@@ -647,10 +675,14 @@ class _Program:
                 run_chunks(make_body, n, lanes, n * self.row_ns)
             else:
                 run_chunks(make_body, len(tally[2]), 1, n * self.row_ns)
-        finally:  # fresh memory costs more than the work that is done in it
-            if self.cells * lanes * 8 <= _KEPT_BYTES:
-                self._idle.extend(used)
-                del self._idle[get_num_threads() :]
+        finally:
+            self._keep(used, lanes)
+
+    def _keep(self, arenas: list[Array], lanes: int) -> None:
+        """Fresh memory costs more than the work that is done in it."""
+        if self.cells * lanes * 8 <= _KEPT_BYTES:
+            self._idle.extend(arenas)
+            del self._idle[get_num_threads() :]
 
     def _arrays(self, form: tuple[Any, Any, Any]) -> tuple[Any, ...]:
         forward, backward, index = form
@@ -668,6 +700,8 @@ def _lane_state(lanes: int) -> tuple[NDArray[np.int64], Array]:
 
 
 _NOTHING = np.empty(0)
+_FIRST = np.zeros(1, np.int64)
+_NO_LEAVES = np.empty((0, 6), np.int64)
 _NO_WALK = (
     np.empty((0, 12), np.int64),
     np.empty((0, 3), np.int64),
@@ -773,7 +807,7 @@ class Engine:
 
     def forecast(self, columns: Iterable[int] = (), targets: Iterable[int] | None = None) -> Cost:
         """What marginals cost when these columns are observed; never refused, and without touching memory."""
-        return Plan(self, self._query(self._columns(columns, "columns"), targets)).cost
+        return Plan(self, self._query(self._columns(columns, "columns"), self._targets(targets))).cost
 
     def compile(self, columns: Iterable[int] = (), targets: Iterable[int] | None = None) -> Cost:
         """Make the plan for rows in which exactly these columns are observed; from now on it answers them.
@@ -790,7 +824,7 @@ class Engine:
         Cost
         """
         observed = self._columns(columns, "columns")
-        plan = self._plan(self._query(observed, targets))
+        plan = self._plan(self._query(observed, self._targets(targets)))
         self._pinned.add(observed)
         _ = plan.program.in_runs
         return plan.cost
@@ -801,12 +835,21 @@ class Engine:
             raise ValueError(f"{name} must be variables below {self.graph.n_variables}, got {chosen}")
         return chosen
 
+    @cached_property
+    def _every(self) -> tuple[int, ...]:
+        return tuple(range(self.graph.n_variables))
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.array(self.graph.cardinalities, np.int64)
+
+    def _targets(self, targets: Iterable[int] | None) -> tuple[int, ...]:
+        return self._every if targets is None else self._columns(targets, "targets")
+
     def _query(
-        self, sliced: tuple[int, ...], targets: Iterable[int] | None, indicated: tuple[int, ...] = (), **rest: bool
+        self, sliced: tuple[int, ...], targets: tuple[int, ...], indicated: tuple[int, ...] = (), **rest: bool
     ) -> _Query:
-        every = tuple(range(self.graph.n_variables))
-        chosen = every if targets is None else self._columns(targets, "targets")
-        return _Query(sliced, indicated, chosen, **rest)
+        return _Query(sliced, indicated, targets, **rest)
 
     def _plan(self, query: _Query) -> Plan:
         with self._lock:
@@ -901,9 +944,10 @@ class Engine:
         if array.ndim != 2 or array.shape[1] != n_variables:
             raise ValueError(f"evidence must have shape (n, {n_variables}), got {np.shape(evidence)}")
         if len(array) and n_variables:
-            low, high = array.min(axis=0), array.max(axis=0)
-            bad = np.flatnonzero((low < -1) | (high >= np.array(self.graph.cardinalities)))
-            if len(bad):
+            low, high = (array[0], array[0]) if len(array) == 1 else (array.min(axis=0), array.max(axis=0))
+            wrong = (low < -1) | (high >= self._sizes)
+            if wrong.any():
+                bad = np.flatnonzero(wrong)
                 variable = int(bad[0])
                 cardinality = self.graph.cardinalities[variable]
                 row = int(np.flatnonzero((array[:, variable] < -1) | (array[:, variable] >= cardinality))[0])
@@ -944,8 +988,7 @@ class Engine:
     @cached_property
     def _generic(self) -> bool:
         """Whether indicators for all variables are cheap enough to answer every pattern."""
-        every = tuple(range(self.graph.n_variables))
-        plan = Plan(self, self._query((), None, every))
+        plan = Plan(self, self._query((), self._every, self._every))
         cost = plan.cost
         if cost.operations > self._generic_operations or cost.bytes > self.limit:
             return False
@@ -954,10 +997,10 @@ class Engine:
         return True
 
     def _groups(
-        self, codes: Codes, soft_variables: tuple[int, ...], targets: Iterable[int] | None, **rest: bool
+        self, codes: Codes, soft_variables: tuple[int, ...], targets: tuple[int, ...], **rest: bool
     ) -> Iterable[tuple[Plan, NDArray[np.int64] | None]]:
         """Plans, and the rows that each answers (None: all)."""
-        every = tuple(range(self.graph.n_variables))
+        every = self._every
         if self._generic and not self._pinned:
             yield self._plan(self._query((), targets, every, **rest)), None
             return
@@ -965,14 +1008,14 @@ class Engine:
         if soft_variables:
             seen[:, list(soft_variables)] = False  # these have indicators
         packed = np.packbits(seen, axis=1)
-        if len(packed) and (packed == packed[0]).all():
-            first, inverse = np.zeros(1, np.int64), None
+        if len(seen) == 1 or (len(packed) and (packed == packed[0]).all()):
+            first, inverse = _FIRST, None
         else:
             keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1])))[:, 0]
             _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         generic_rows = []
         for group, row in enumerate(first):
-            pattern = tuple(map(int, np.flatnonzero(seen[row])))
+            pattern = tuple(np.flatnonzero(seen[row]).tolist())
             rows = None if inverse is None else np.flatnonzero(inverse == group)
             if self._generic and pattern not in self._pinned:
                 if rows is None:
@@ -1006,12 +1049,19 @@ class Engine:
             One for each target, in their order. NaN where the evidence is impossible.
         log_evidence : array (n,)
         """
-        order = list(range(self.graph.n_variables) if targets is None else targets)
-        chosen = self._columns(order, "targets")
+        order = self._every if targets is None else list(targets)
+        chosen = self._targets(None if targets is None else order)
         table, log_evidence = self._infer(self._codes(evidence), soft, chosen)
-        ends = [0, *accumulate(self.graph.cardinalities[variable] for variable in chosen)]
-        parts = {variable: table[:, ends[i] : ends[i + 1]] for i, variable in enumerate(chosen)}
-        return [parts[variable] for variable in order], log_evidence
+        parts = []
+        start = 0
+        for variable in chosen:
+            stop = start + self.graph.cardinalities[variable]
+            parts.append(table[:, start:stop])
+            start = stop
+        if chosen is self._every:
+            return parts, log_evidence
+        part_of = dict(zip(chosen, parts, strict=True))
+        return [part_of[variable] for variable in order], log_evidence
 
     def log_evidence(self, evidence: ArrayLike | None = None, soft: Any = None) -> Array:
         """Return log P(evidence) of each row, -inf where it is impossible; see `marginals`."""

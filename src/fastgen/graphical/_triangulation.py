@@ -20,8 +20,9 @@ import numpy as np
 __all__ = ["Contraction", "Cost", "Elimination", "contract", "eliminate"]
 
 _ROUNDS = 24  # runs of each rule at most
-_STEP_NS = 2.0  # of a run, for each pair of vertices, roughly
-_PATIENCE_NS = 5e6, 4e8  # so long the search may take in any case, and at most, if the tables are large
+_RUN_NS = 250.0, 1.5  # a run of a rule: for each vertex, and for each pair
+_QUERY_NS = 2.0  # for each entry of the tables
+_PATIENCE_NS = 2e5, 4e8  # so long the search may take in any case, and at most, if the tables are large
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def eliminate(cardinalities: Sequence[int], scopes: Iterable[Iterable[int]], var
     sizes = np.array([log2(cardinalities[variable]) for variable in variables])
     best = inf
     kept_order = np.arange(n)
-    round_ns = 3 * _STEP_NS * n * (n + 200) * (1 + (n / 1000) ** 2)
+    round_ns = 3 * n * (_RUN_NS[0] + _RUN_NS[1] * n)
     for number in range(_ROUNDS):
-        if number * round_ns > min(max(_PATIENCE_NS[0], best * _STEP_NS), _PATIENCE_NS[1]):
+        if number * round_ns > min(max(_PATIENCE_NS[0], best * _QUERY_NS), _PATIENCE_NS[1]):
             break
         for rule in range(3):
             order = np.empty(n, np.int64)
@@ -180,11 +181,10 @@ def contract(
     order : sequence of int
         All variables that occur.
     """
-    position = {variable: place for place, variable in enumerate(order)}
-    rank = {variable: -place for variable, place in position.items()}  # eliminated first: runs fastest
+    position = {variable: place for place, variable in enumerate(order)}  # what stays longest runs fastest
     sets = [frozenset(scope) for scope in leaves]
     tree = Contraction(
-        [tuple(sorted(scope, key=rank.__getitem__)) for scope in leaves],
+        [tuple(sorted(scope, key=position.__getitem__)) for scope in leaves],
         [(-1, -1)] * len(leaves),
         [()] * len(leaves),
         list(static),
@@ -197,7 +197,10 @@ def contract(
             holders[variable].add(leaf)
 
     def size(scope: Iterable[int]) -> int:
-        return prod(cardinalities[variable] for variable in scope)
+        entries = 1
+        for variable in scope:
+            entries *= cardinalities[variable]
+        return entries
 
     def merge(left: int, right: int) -> int:
         pair = 2 if right >= 0 else 1
@@ -215,9 +218,9 @@ def contract(
             holders[variable].clear()
         scope = union - private
         sets.append(scope)
-        tree.scopes.append(tuple(sorted(scope, key=rank.__getitem__)))
+        tree.scopes.append(tuple(sorted(scope, key=position.__getitem__)))
         tree.children.append((left, right))
-        tree.summed.append(tuple(sorted(private, key=rank.__getitem__)))
+        tree.summed.append(tuple(sorted(private, key=position.__getitem__)))
         tree.static.append(tree.static[left] and (pair == 1 or tree.static[right]))
         tree.work.append(size(union))
         return node
@@ -238,7 +241,9 @@ def contract(
                 few = bucket[:8]
             else:
                 few = bucket
-            _, left, right = min(price(a, b) for i, a in enumerate(few) for b in few[i + 1 :])
+            if len(few) > 2:
+                few = list(min(price(a, b) for i, a in enumerate(few) for b in few[i + 1 :])[1:])
+            left, right = few
             bucket.remove(left)
             bucket.remove(right)
             bucket.append(merge(left, right))

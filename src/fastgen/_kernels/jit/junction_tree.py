@@ -808,24 +808,24 @@ def _members(word_row: Any, out: Any) -> int:
 
 
 @jit
-def _fill_of(v: int, adjacency: Any, weight: Any, members: Any) -> Any:
-    """How many edges eliminating v would add, and the sum of their weights."""
-    count = _members(adjacency[v], members)
-    missing = 0
-    weighted = 0.0
-    for i in range(count):
-        a = members[i]
-        for w in range(adjacency.shape[1]):
-            word = adjacency[v, w] & ~adjacency[a, w]
-            if 64 * w <= a < 64 * (w + 1):
-                word &= ~(_ONE << np.uint64(a - 64 * w))
-            while word != _ZERO:
-                other = 64 * w + np.int64(_trailing_zeros(word))
-                word &= word - _ONE
-                if other > a:
-                    missing += 1
-                    weighted += weight[a] * weight[other]
-    return missing, weighted
+def _common(one: Any, other: Any, weight: Any) -> float:
+    """The sum of the weights of the members of both."""
+    total = 0.0
+    for w in range(len(one)):
+        word = one[w] & other[w]
+        while word != _ZERO:
+            total += weight[64 * w + np.int64(_trailing_zeros(word))]
+            word &= word - _ONE
+    return total
+
+
+@jit
+def _without(one: Any, other: Any) -> int:
+    """The number of members of one that the other does not have."""
+    count = 0
+    for w in range(len(one)):
+        count += int(_popcount(one[w] & ~other[w]))
+    return count
 
 
 @jit
@@ -847,25 +847,31 @@ def greedy_order(
                     a, b = members_of[i], members_of[j]
                     adjacency[a, b >> 6] |= _ONE << np.uint64(b & 63)
     neighbours = np.empty(n, np.int64)
-    others = np.empty(n, np.int64)
-    fill = np.empty(n, np.int64)
-    weighted = np.empty(n)
+    # of each vertex: the sum of sizes of its clique; the edges that eliminating it would add, and their weight
     bag = np.empty(n)
-    alive = np.ones(n, np.bool_)
+    fill = np.zeros(n, np.int64)
+    weighted = np.zeros(n)
+    alive = np.arange(n)
     for v in range(n):
-        fill[v], weighted[v] = _fill_of(v, adjacency, log_sizes, others)
+        count = _members(adjacency[v], neighbours)
         bag[v] = log_sizes[v]
-        for i in range(_members(adjacency[v], neighbours)):
+        for i in range(count):
             bag[v] += log_sizes[neighbours[i]]
+        for i in range(count):
+            a = neighbours[i]
+            fill[v] += _without(adjacency[v], adjacency[a]) - 1
+            rest = bag[v] - log_sizes[v] - log_sizes[a] - _common(adjacency[v], adjacency[a], log_sizes)
+            weighted[v] += 0.5 * log_sizes[a] * rest
+        fill[v] >>= 1
     state = np.uint64(seed * 2 + 1) * np.uint64(0x9E3779B97F4A7C15)
     total = 0.0
     for step in range(n):
         chosen = -1
         best = np.inf
         second = np.inf
-        for v in range(n):
-            if not alive[v]:
-                continue
+        place = 0
+        for i in range(n - step):
+            v = alive[i]
             if fill[v] == 0:
                 score = -1.0
             elif rule == 0:
@@ -884,23 +890,31 @@ def greedy_order(
                 state ^= state << np.uint64(17)
                 tie = float(state >> np.uint64(11))
             if score < best - 1e-9 or tie < second:
-                chosen, best, second = v, score, tie
+                chosen, best, second, place = v, score, tie, i
         count = _members(adjacency[chosen], neighbours)
         order[step] = chosen
         total += 2.0 ** min(bag[chosen], 1000.0)
         if total > bound:
             return np.inf
-        alive[chosen] = False
-        for i in range(count):
+        for i in range(place, n - step - 1):
+            alive[i] = alive[i + 1]
+        own = adjacency[chosen]
+        for i in range(count):  # what the vertex and those that it does not see would have added is no more
             a = neighbours[i]
             adjacency[a, chosen >> 6] &= ~(_ONE << np.uint64(chosen & 63))
             bag[a] -= log_sizes[chosen]
+            fill[a] -= _without(adjacency[a], own)
+            rest = bag[a] - log_sizes[a] - _common(adjacency[a], own, log_sizes)
+            weighted[a] -= log_sizes[chosen] * rest
+        if fill[chosen] == 0:
+            continue
         for i in range(count):
             a = neighbours[i]
             for j in range(i + 1, count):
                 b = neighbours[j]
                 if adjacency[a, b >> 6] & (_ONE << np.uint64(b & 63)):
                     continue
+                shared = 0.0
                 for w in range(n_words):  # those that see both ends have one edge less to add
                     word = adjacency[a, w] & adjacency[b, w]
                     while word != _ZERO:
@@ -908,13 +922,13 @@ def greedy_order(
                         word &= word - _ONE
                         fill[other] -= 1
                         weighted[other] -= log_sizes[a] * log_sizes[b]
+                        shared += log_sizes[other]
+                fill[a] += _without(adjacency[a], adjacency[b])
+                fill[b] += _without(adjacency[b], adjacency[a])
+                weighted[a] += log_sizes[b] * (bag[a] - log_sizes[a] - shared)
+                weighted[b] += log_sizes[a] * (bag[b] - log_sizes[b] - shared)
                 adjacency[a, b >> 6] |= _ONE << np.uint64(b & 63)
                 adjacency[b, a >> 6] |= _ONE << np.uint64(a & 63)
                 bag[a] += log_sizes[b]
                 bag[b] += log_sizes[a]
-        for w in range(n_words):
-            adjacency[chosen, w] = _ZERO
-        for i in range(count):
-            a = neighbours[i]
-            fill[a], weighted[a] = _fill_of(a, adjacency, log_sizes, others)
     return total

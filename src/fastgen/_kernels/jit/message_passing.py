@@ -164,6 +164,7 @@ def flood_pairs(  # type: ignore[no-untyped-def]
     n_states = u(K)
     peak = n_states * row
     keep = 1.0 - damping
+    at_lane = np.empty(LANES, np.uint64)
     for top in range(0, len(nodes), LANES):
         lanes = min(LANES, len(nodes) - top)
         for lane in range(LANES):
@@ -171,10 +172,10 @@ def flood_pairs(  # type: ignore[no-untyped-def]
             begin = u(nodes[i]) * n_states
             for x in range(n_states):
                 running[x * row + u(lane)] = unary[begin + x]
-            for s in range(slots):
-                begin, at = u(incoming[i, s]) * n_states, u(s) * n_states * row + u(lane)
-                for x in range(n_states):
-                    inside[at + x * row] = old[begin + x]
+        for s in range(slots):
+            for lane in range(LANES):
+                at_lane[lane] = u(incoming[min(top + lane, len(nodes) - 1), s]) * n_states
+            _fetch(old, at_lane, inside, u(s) * n_states * row, n_states)
         for s in range(slots):  # products of all others: of those before, and of those after
             for x in range(n_states):
                 at, own = (u(s) * n_states + x) * row, x * row
@@ -207,9 +208,8 @@ def flood_pairs(  # type: ignore[no-untyped-def]
                 result[peak + lane] = 1.0 / result[peak + lane]
             if compare:
                 for lane in range(LANES):  # the old messages take the place of those that came in along this slot
-                    begin = u(outgoing[min(top + lane, len(nodes) - 1), s]) * n_states
-                    for y in range(n_states):
-                        inside[first + y * row + u(lane)] = old[begin + y]
+                    at_lane[lane] = u(outgoing[min(top + lane, len(nodes) - 1), s]) * n_states
+                _fetch(old, at_lane, inside, first, n_states)
                 for lane in range(L):
                     running[lane] = 0.0
                 for y in range(n_states):
@@ -230,6 +230,16 @@ def flood_pairs(  # type: ignore[no-untyped-def]
                 for y in range(n_states):
                     new[begin + y] = result[y * row + u(lane)]
     return change
+
+
+@jit
+def _fetch(messages, at_lane, out, first, K):  # type: ignore[no-untyped-def]
+    """out[state] <- messages, side by side: lanes innermost, for stores next to each other are cheaper than loads."""
+    row = np.uint64(ROW)
+    for x in range(K):
+        at = first + x * row
+        for lane in range(np.uint64(LANES)):
+            out[at + lane] = messages[at_lane[lane] + x]
 
 
 @jit
