@@ -5,7 +5,6 @@ each variable of its scope, in the order of the scope; the last variable runs fa
 made, and never changes: tables are read-only, and copied unless they were so before.
 """
 
-import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -321,36 +320,9 @@ class DiscreteNetwork:
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The nodes, parents before children; among those that could be next, the lowest first."""
-        children: list[list[int]] = [[] for _ in self.names]
-        for child, parents in enumerate(self.parents):
-            for parent in parents:
-                children[parent].append(child)
-        waiting = [len(parents) for parents in self.parents]
-        ready = [node for node, count in enumerate(waiting) if not count]
-        order = []
-        while ready:
-            node = heapq.heappop(ready)
-            order.append(node)
-            for child in children[node]:
-                waiting[child] -= 1
-                if not waiting[child]:
-                    heapq.heappush(ready, child)
-        if len(order) < len(self.names):
-            cycle = self._cycle({node for node, count in enumerate(waiting) if count})
-            raise NetworkError("there is a cycle: " + " -> ".join(repr(self.names[node]) for node in cycle), cycle[0])
-        return tuple(order)
+        from fastgen.graphical._separation import topological_order
 
-    def _cycle(self, stuck: set[int]) -> list[int]:
-        """A cycle, its first node again at the end; every node that is stuck has a parent that is."""
-        node = min(stuck)
-        path: dict[int, None] = {}
-        while node not in path:
-            path[node] = None
-            node = next(parent for parent in self.parents[node] if parent in stuck)
-        walked = list(path)
-        cycle = [node, *reversed(walked[walked.index(node) :])]
-        lowest = cycle.index(min(cycle))
-        return [*cycle[lowest:-1], *cycle[:lowest], cycle[lowest]]
+        return topological_order(self.parents, self.names)
 
     @cached_property
     def arcs(self) -> tuple[tuple[int, int], ...]:
