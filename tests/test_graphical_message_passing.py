@@ -95,6 +95,54 @@ def test_the_fast_way_is_taken(rng):
     assert module._Pairs.of(model) is None
 
 
+@pytest.mark.parametrize("maximum", [False, True])
+@pytest.mark.parametrize("tables", ["one", "two", "symmetric"])
+def test_models_given_as_arrays(maximum, tables, rng, monkeypatch):
+    """The same messages as for their factor graph: also with parallel edges, forbidden states, nodes without edges."""
+    n, K = 60, 3
+    unary = rng.normal(size=(n, K))
+    unary[rng.random((n, K)) < 0.1] = -np.inf
+    unary[:, 0] = 0.0
+    edges = np.array([(i, i + 1) for i in range(40)] + [(i + 5, i) for i in range(30)] + [(3, 4)])
+    pair = rng.normal(size=(2, K, K)) * 0.3
+    if tables == "symmetric":
+        pair = pair + pair.transpose(0, 2, 1)
+    given = pair[:1] if tables != "two" else pair[(np.arange(len(edges)) > 40).astype(int)]
+    factors = [((i,), np.exp(row)) for i, row in enumerate(unary)]
+    factors += [(edge, np.exp(given[e if len(given) > 1 else 0])) for e, edge in enumerate(edges.tolist())]
+    graph = FactorGraph.of([K] * n, factors)
+    options = {"maximum": maximum, "damping": 0.2, "tol": 0.0, "max_iter": 15}
+    found = module.pairwise_belief_propagation(unary, edges, given, **options)
+    monkeypatch.setattr(module._Pairs, "of", classmethod(lambda cls, model: None))
+    expected = belief_propagation(graph, **options)
+    assert found is not None
+    assert not found.exact
+    for a, b in zip(found.marginals, expected.marginals, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-8)
+    np.testing.assert_array_equal(found.states, expected.states)
+    if not maximum:
+        assert found.log_z == pytest.approx(expected.log_z, abs=1e-7)
+
+
+def test_trees_given_as_arrays_are_exact(rng):
+    n = 150
+    unary, pair = rng.normal(size=(n, 2)), rng.normal(size=(1, 2, 2))
+    edges = np.array([(i, i + 1) for i in range(n - 1)])
+    found = module.pairwise_belief_propagation(unary, edges, pair, tol=1e-13)
+    graph = FactorGraph.of(
+        [2] * n, [*(((i,), np.exp(row)) for i, row in enumerate(unary)), *((edge, np.exp(pair[0])) for edge in edges)]
+    )
+    exact, log_z = Engine(graph).marginals(np.full((1, n), -1))
+    assert found.exact
+    assert found.log_z == pytest.approx(log_z[0], abs=1e-10)
+    for a, b in zip(found.marginals, exact, strict=True):
+        np.testing.assert_allclose(a, b[0], atol=1e-12)
+    assert module.pairwise_belief_propagation(unary, edges, rng.normal(size=(n - 1, 2, 2))) is None
+    assert module.pairwise_belief_propagation(unary, edges[:0], pair) is None
+    with pytest.raises(ValueError, match="damping"):
+        module.pairwise_belief_propagation(unary, edges, pair, damping=2.0)
+
+
 def test_schedules_meet_at_a_fixed_point(rng):
     graph = grid(rng, 4, 3)
     results = [belief_propagation(graph, schedule=schedule, tol=1e-12, max_iter=1000) for schedule in SCHEDULES]

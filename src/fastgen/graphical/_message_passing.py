@@ -1,6 +1,5 @@
 """Approximate inference by messages: loopy belief propagation, TRW-S, mean field."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from fastgen._kernels.jit import message_passing as kernel
 from fastgen._parallel import Body, run_chunks
@@ -236,11 +237,7 @@ def belief_propagation(
     J. S. Yedidia, W. T. Freeman, Y. Weiss, Constructing free-energy approximations, 2005 (log Z).
     """
     check_choice(schedule, "schedule", _SCHEDULES)
-    check_number(max_iter, "max_iter", Integral, 1)
-    check_number(tol, "tol", Real, 0)
-    check_number(damping, "damping", Real, 0)
-    if damping >= 1:
-        raise ValueError(f"damping must be below 1, got {damping!r}")
+    _check_options(damping, max_iter, tol)
     model = _Graph(graph, evidence)
     model.layout(extra=model.bare())
     to_factor, to_variable = np.ones(model.n_messages), np.ones(model.n_messages)
@@ -259,7 +256,10 @@ def belief_propagation(
         )  # fmt: skip
         _check_alive(change)
     elif pairs is not None:
-        n_iter, change = pairs.run(maximum, damping, max_iter, tol, to_variable, n_threads)
+        messages, n_iter, change = pairs.run(maximum, float(damping), max_iter, tol, n_threads)
+        binary = [f for f, scope in enumerate(model.scopes) if len(scope) == 2]
+        places = model.place[model.first[binary][:, None] + np.array([1, 0])]  # along an edge comes to its second end
+        to_variable[places.reshape(-1, 1) + np.arange(pairs.K)] = messages
     else:
         for _ in range(max_iter):
             n_iter += 1
@@ -293,6 +293,77 @@ def belief_propagation(
     return BeliefPropagationResult(
         marginals, states, float(log_z), converged, converged and model.forest(), int(n_iter), float(change)
     )
+
+
+def pairwise_belief_propagation(
+    unary: Array,
+    edges: NDArray[np.int64],
+    tables: Array,
+    *,
+    maximum: bool = False,
+    damping: float = 0.0,
+    max_iter: int = 200,
+    tol: float = 1e-6,
+    n_threads: int | None = None,
+) -> BeliefPropagationResult | None:
+    """`belief_propagation` with flooding for a model that is given as arrays; None if too few of its nodes are alike.
+
+    Parameters
+    ----------
+    unary : array (V, K)
+        Logarithms of the nodes' potentials; -inf forbids a state.
+    edges : int array (m, 2)
+    tables : array (1, K, K) or (m, K, K)
+        Logarithms of the edges' potentials.
+    maximum, damping, max_iter, tol, n_threads
+        See `belief_propagation`.
+    """
+    _check_options(damping, max_iter, tol)
+    V = len(unary)
+    if not len(edges):
+        return None
+    different, kind = np.unique(tables, axis=0, return_inverse=True)
+    kind = np.broadcast_to(kind.ravel(), (len(edges),)).astype(np.int64)
+    tops, peaks = unary.max(axis=1), different.max(axis=(1, 2))
+    _check_alive(0.0 if (tops > -np.inf).all() and (peaks > -np.inf).all() else -1.0)
+    pairs = _Pairs(np.exp(unary - tops[:, None]), edges, np.exp(different - peaks[:, None, None]), kind)
+    if not pairs.few:
+        return None
+    messages, n_iter, change = pairs.run(maximum, float(damping), max_iter, tol, n_threads)
+    beliefs, sent = pairs.unary.copy(), np.empty_like(messages)
+    for nodes, incoming, outgoing, _ in pairs.groups:
+        inside = messages[incoming]  # (nodes, slots, K)
+        for slot in range(inside.shape[1]):
+            others = np.delete(inside, slot, axis=1).prod(axis=1)
+            sent[outgoing[:, slot]] = pairs.unary[nodes] * others
+        beliefs[nodes] *= inside.prod(axis=1)
+    total = beliefs.sum(axis=1)
+    _check_alive(float(total.min()) or -1.0)
+    log_z = np.nan
+    if not maximum:  # Bethe: sums over nodes and edges, less those over the ends of edges
+        both = np.einsum("ex,exy,ey->e", sent[0::2], pairs.tables[kind], sent[1::2])
+        ends = (_swapped(sent) * messages).sum(axis=1)  # what a node says of itself, and what is said of it
+        log_z = float(tops.sum() + peaks[kind].sum() + np.log(total).sum() + np.log(both).sum() - np.log(ends).sum())
+    graph: Any = csr_array((np.ones(len(edges)), edges.T), shape=(V, V))
+    forest = len(edges) == V - connected_components(graph, directed=False)[0]
+    beliefs /= beliefs.max(axis=1, keepdims=True) if maximum else total[:, None]
+    converged = change <= tol
+    return BeliefPropagationResult(
+        list(beliefs), beliefs.argmax(axis=1), log_z, converged, converged and forest, n_iter, change
+    )
+
+
+def _swapped(messages: Array) -> Array:
+    """Those of the other direction of each edge."""
+    return messages.reshape(-1, 2, messages.shape[1])[:, ::-1].reshape(messages.shape)
+
+
+def _check_options(damping: float, max_iter: int, tol: float) -> None:
+    check_number(max_iter, "max_iter", Integral, 1)
+    check_number(tol, "tol", Real, 0)
+    check_number(damping, "damping", Real, 0)
+    if damping >= 1:
+        raise ValueError(f"damping must be below 1, got {damping!r}")
 
 
 def _check_alive(change: float) -> None:
@@ -335,67 +406,78 @@ def _flood(
 
 
 class _Pairs:
-    """A pairwise graph whose variables have the same number of states, and few kinds of neighbourhoods."""
+    """A pairwise graph whose variables have the same number of states, and few kinds of neighbourhoods.
 
-    def __init__(self, model: _Graph, K: int) -> None:
-        self.model, self.K = model, K
-        V = len(model.free)
-        self.unary = np.ones((V, K))
-        tables: dict[bytes, int] = {}
-        kinds: list[Array] = []
-        slots: list[list[tuple[int, int, int]]] = [[] for _ in range(V)]  # (table, incoming, outgoing)
-        self.target: list[int] = []  # the socket of each message
+    Parameters
+    ----------
+    unary : array (V, K)
+        Potentials; scaled so that the largest of each variable is 1.
+    edges : int array (m, 2)
+    tables : array (T, K, K)
+        Different potentials of edges.
+    kind : int array (m,)
+        Which of the tables an edge has.
+    """
 
-        def kind(table: Array) -> int:
-            table = np.ascontiguousarray(table)
-            found = tables.setdefault(table.tobytes(), len(kinds))
-            if found == len(kinds):
-                kinds.append(table)
-            return found
+    def __init__(self, unary: Array, edges: NDArray[np.int64], tables: Array, kind: NDArray[np.int64]) -> None:
+        V, K = unary.shape
+        self.unary, self.edges, self.kind, self.K = unary, edges, kind, K
+        m, T = len(edges), len(tables)
+        symmetric = (tables == tables.transpose(0, 2, 1)).all(axis=(1, 2))
+        self.tables = np.concatenate([tables, tables.transpose(0, 2, 1)])
+        # message 2 e goes along edge e, 2 e + 1 against it
+        owner = edges.T.ravel()
+        table = np.concatenate([kind, np.where(symmetric, np.arange(T), np.arange(T) + T)[kind]])
+        outgoing = np.concatenate([2 * np.arange(m), 2 * np.arange(m) + 1])
+        order = np.lexsort((table, owner))
+        starts = np.searchsorted(owner[order], np.arange(V + 1))
+        degree = np.diff(starts)
+        self.groups: list[tuple[NDArray[Any], ...]] = []  # variables, messages in and out (n, slots), tables (slots,)
+        for slots in np.unique(degree[degree > 0]).tolist():
+            nodes = np.flatnonzero(degree == slots)
+            place = order[starts[nodes][:, None] + np.arange(slots)]
+            keys, which = np.unique(table[place], axis=0, return_inverse=True)
+            by_key = np.argsort(which.ravel(), kind="stable")
+            for key, rows in zip(keys, np.split(by_key, np.cumsum(np.bincount(which.ravel()))[:-1]), strict=True):
+                out = outgoing[place[rows]]
+                self.groups.append((nodes[rows], out ^ 1, out, key.astype(np.int64)))
 
-        for f, scope in enumerate(model.scopes):
-            if len(scope) == 1:
-                scaled = model.tables[f] / model.tables[f].max()
-                self.unary[scope[0]] *= scaled
-                continue
-            a, b = scope
-            message = len(self.target)  # from a to b; the next one is from b to a
-            slots[a].append((kind(model.tables[f]), message + 1, message))
-            slots[b].append((kind(model.tables[f].T), message, message + 1))
-            self.target += [int(model.first[f]) + 1, int(model.first[f])]
-        self.unary /= self.unary.max(axis=1, keepdims=True)
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for v, own in enumerate(slots):
-            own.sort()
-            if own:
-                groups[tuple(slot[0] for slot in own)].append(v)
-        self.tables = np.array(kinds).ravel()
-        self.groups = [
-            (
-                np.array(nodes, np.int64),
-                np.array([[slot[1] for slot in slots[v]] for v in nodes], np.int64),
-                np.array([[slot[2] for slot in slots[v]] for v in nodes], np.int64),
-                np.array(key, np.int64),
-            )
-            for key, nodes in sorted(groups.items())
-        ]
+    @property
+    def few(self) -> bool:
+        """Whether many variables are alike."""
+        return len(self.groups) <= max(_MOST_GROUPS, len(self.unary) // kernel.LANES)
 
     @classmethod
     def of(cls, model: _Graph) -> "_Pairs | None":
+        """The same graph, if it is of this kind."""
         sizes = set(model.cardinality.tolist())
-        if len(sizes) != 1 or any(len(scope) > 2 for scope in model.scopes) or not model.scopes:
+        arities = set(map(len, model.scopes))
+        if len(sizes) != 1 or not arities <= {1, 2} or 2 not in arities:
             return None
-        if all(len(scope) == 1 for scope in model.scopes):
-            return None
-        pairs = cls(model, sizes.pop())
-        few = len(pairs.groups) <= max(_MOST_GROUPS, len(model.free) // kernel.LANES)
-        return pairs if few and np.isfinite(pairs.unary).all() else None
+        unary = np.ones((len(model.free), sizes.pop()))
+        kinds: dict[bytes, int] = {}
+        tables: list[Array] = []
+        edges: list[tuple[int, ...]] = []
+        kind: list[int] = []
+        for scope, table in zip(model.scopes, model.tables, strict=True):
+            if len(scope) == 1:
+                unary[scope[0]] *= table / table.max()
+                continue
+            number = kinds.setdefault(np.ascontiguousarray(table).tobytes(), len(tables))
+            if number == len(tables):
+                tables.append(table)
+            edges.append(scope)
+            kind.append(number)
+        _check_alive(float(unary.max(axis=1).min()) or -1.0)
+        unary /= unary.max(axis=1, keepdims=True)
+        pairs = cls(unary, np.array(edges), np.array(tables), np.array(kind))
+        return pairs if pairs.few else None
 
     def run(
-        self, maximum: bool, damping: float, max_iter: int, tol: float, to_variable: Array, n_threads: int | None
-    ) -> tuple[int, float]:
-        K, model = self.K, self.model
-        old = np.ones(len(self.target) * K)
+        self, maximum: bool, damping: float, max_iter: int, tol: float, n_threads: int | None
+    ) -> tuple[Array, int, float]:
+        """Messages (2 m, K), the number of sweeps, the largest change in the last."""
+        old = np.ones(2 * len(self.edges) * self.K)
         new = np.empty_like(old)
         change, n_iter = 0.0, 0
         for _ in range(max_iter):
@@ -403,16 +485,13 @@ class _Pairs:
             compare = n_iter % _COMPARE == 0 or n_iter == max_iter or damping > 0
             changes: list[float] = []
             for group in self.groups:
-                self._step(group, maximum, float(damping), compare, old, new, changes, n_threads)
+                self._step(group, maximum, damping, compare, old, new, changes, n_threads)
             change = -1.0 if min(changes) < 0 else max(changes)
             _check_alive(change)
             old, new = new, old
             if compare and change <= tol:
                 break
-        for message, socket in enumerate(self.target):
-            begin = model.place[socket]
-            to_variable[begin : begin + K] = old[message * K : (message + 1) * K]
-        return n_iter, change
+        return old.reshape(-1, self.K), n_iter, change
 
     def _step(
         self,
@@ -437,7 +516,7 @@ class _Pairs:
                         nodes[start:stop],
                         incoming[start:stop],
                         outgoing[start:stop],
-                        self.tables,
+                        self.tables.ravel(),
                         table_of,
                         self.unary.ravel(),
                         K,

@@ -629,11 +629,11 @@ class MarkovRandomField:
             unknown = np.full(len(codes), np.nan)
             return Marginals(shares[0] if one else shares, np.nan if one else unknown, method, False, False)
         name = {"loopy": "belief_propagation"}.get(method, method)
-        results = [self._approximate(name, row, **options) for row in codes]
+        results, shifts = zip(*(self._approximate(name, row, **options) for row in codes), strict=True)
         tables = [np.array([result.marginals[v] for result in results]) for v in range(self.n_variables)]
         padded = self._padded(tables, len(codes))
         field = {"loopy": "log_z", "mean_field": "elbo"}.get(method, "")
-        log_z = np.array([float(getattr(result, field, np.nan)) for result in results]) + self._graph_and_shift[1]
+        log_z = np.array([float(getattr(result, field, np.nan)) for result in results]) + shifts
         exact = all(bool(getattr(result, "exact", False)) for result in results)
         converged = all(bool(getattr(result, "converged", True)) for result in results)
         if one:
@@ -658,13 +658,31 @@ class MarkovRandomField:
             out[:, v, : self.cardinalities[v]] = table
         return out
 
-    def _approximate(self, name: str, row: Codes, **options: Any) -> Any:
+    def _approximate(self, name: str, row: Codes, **options: Any) -> tuple[Any, float]:
+        """The result, and the log of what potentials were divided by before."""
+        if name == "belief_propagation" and options.get("schedule", "flooding") == "flooding":
+            found = self._propagate(row, **{key: value for key, value in options.items() if key != "schedule"})
+            if found is not None:
+                return found, 0.0
         home = "_sampling" if name in ("gibbs", "swendsen_wang") else "_message_passing"
         run = getattr(import_module(f"fastgen.graphical.{home}"), name)
         evidence = row.astype(np.int64) if (row >= 0).any() else None
         if name == "gibbs":
-            return run(self.graph, options.pop("n_samples", 10_000), evidence, **options)
-        return run(self.graph, evidence, **options)
+            return run(self.graph, options.pop("n_samples", 10_000), evidence, **options), self._graph_and_shift[1]
+        return run(self.graph, evidence, **options), self._graph_and_shift[1]
+
+    def _propagate(self, row: Codes, **options: Any) -> Any:
+        """Belief propagation without a factor graph, if the model is pairwise and its nodes are alike."""
+        if self._pairs is None:
+            return None
+        from fastgen.graphical._message_passing import pairwise_belief_propagation
+
+        unary = self._pairs.unary.copy()
+        seen = np.flatnonzero(row >= 0)
+        kept = unary[seen, row[seen]]
+        unary[seen] = -np.inf
+        unary[seen, row[seen]] = kept
+        return pairwise_belief_propagation(unary, self._pairs.edges, self._pairs.all_tables(), **options)
 
     def map(self, evidence: ArrayLike | None = None, method: str = "auto", **options: Any) -> Assignment:
         """Return the most probable states of all variables given the evidence, or states of low energy.
@@ -741,15 +759,15 @@ class MarkovRandomField:
         return states[0], None, True, None
 
     def _map_max_product(self, row: Codes, **options: Any) -> tuple[Any, ...]:
-        result = self._approximate("belief_propagation", row, maximum=True, **options)
+        result, _ = self._approximate("belief_propagation", row, maximum=True, **options)
         # where a variable has two best states, those of all may not go together
         unique = all(len(table) < 2 or np.partition(table, -2)[-2] < 1 - 1e-4 for table in result.marginals)
         bound = None if result.exact and unique else -np.inf
         return result.states, bound, bool(result.converged), result
 
     def _map_trw_s(self, row: Codes, **options: Any) -> tuple[Any, ...]:
-        result = self._approximate("trw_s", row, **options)
-        return result.states, result.lower_bound - self._graph_and_shift[1], bool(result.converged), result
+        result, shift = self._approximate("trw_s", row, **options)
+        return result.states, result.lower_bound - shift, bool(result.converged), result
 
     def _need_pairs(self, method: str) -> _Pairs:
         if self._pairs is None:
