@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-WHEEL_LIMIT = 2_000_000
+WHEEL_LIMIT = 2_250_000  # kernels are 1.6 MB: three instruction sets of each; the rest grows with the Python sources
 SDIST_LIMIT = 750_000  # no data, nothing generated: this is to grow with the sources alone
 SDIST_FOLDERS = {"src", "tests", "benchmarks", "examples", "tools"}
 SDIST_FILES = {
