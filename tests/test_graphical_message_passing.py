@@ -89,7 +89,8 @@ def test_the_fast_way_is_taken(rng):
     model.layout()
     pairs = module._Pairs.of(model)
     assert pairs is not None
-    assert sum(len(group[0]) for group in pairs.groups) == 81
+    assert sum(len(group.nodes) for group in pairs.groups) == 81
+    assert sum(group.blocks[:, 1].sum() for group in pairs.groups) == 81
     model = module._Graph(grid(rng, 9, 3, shared=False), None)
     model.layout()
     assert module._Pairs.of(model) is None

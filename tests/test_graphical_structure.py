@@ -351,6 +351,42 @@ def test_pc_on_known_graphs():
         pc_stable(X, alpha=0)
 
 
+def test_wrong_input():
+    X, network = data(2)
+    cards = network.cardinalities
+    for parents, text in (
+        ([(1,), (0,), (), (), ()], "cycle"),
+        ([(1, 1), (), (), (), ()], "twice"),
+        ([(5,), (), (), (), ()], "numbers of others"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            score_network(X, parents, cards)
+    with pytest.raises(TypeError, match="integer"):
+        score_network(X, [(1.5,), (), (), (), ()], cards)
+    with pytest.raises(TypeError, match="integer"):
+        hill_climb(X, [3.7] * 5)
+    with pytest.raises(ValueError, match="max_condition"):
+        pc_stable(X, max_condition=-1)
+    for wrong in (0.5, True):
+        with pytest.raises(ValueError, match="root"):
+            chow_liu(X, root=wrong)
+        with pytest.raises(ValueError, match="class_column"):
+            tree_augmented_naive_bayes(X, class_column=wrong)
+    with pytest.raises(ValueError, match="column 1 of X has 1000000000001 states"):
+        hill_climb(np.array([[0, 10**12], [1, 0]]))
+    with pytest.raises(ValueError, match="column 0 of X has"):
+        hill_climb(np.array([[2**63 + 1, 0]], np.uint64))
+    with pytest.raises(ValueError, match="EM"):
+        hill_climb(np.array([[0, -1], [1, 1]]))
+    with pytest.raises(ValueError, match="shape"):
+        hill_climb(np.zeros((3, 2)))
+    swapped = X.astype(">i4")
+    assert hill_climb(swapped, cards) == hill_climb(X, cards)
+    parents = network.parents
+    for a, b in zip(family_counts(swapped, cards, parents), family_counts(X, cards, parents), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_distance_of_graphs():
     assert structural_hamming_distance([(), (0,), (1,)], [(), (0,), (1,)]) == 0
     assert structural_hamming_distance([(), (0,), (1,)], [(1,), (), ()]) == 2

@@ -129,7 +129,7 @@ def _array(name: Any, values: NDArray[Any]) -> Column:
 def _pandas(name: Any, series: Any) -> Column:
     dtype = series.dtype
     if dtype.name == "category":
-        return Column(name, "categorical", series.cat.codes.to_numpy().astype(np.intp), tuple(series.cat.categories))
+        return Column(name, "categorical", series.cat.codes.to_numpy(), tuple(series.cat.categories))
     kind = getattr(dtype, "kind", "O")
     if kind in "fiub":
         what = "float" if kind == "f" else "boolean" if kind == "b" else "integer"

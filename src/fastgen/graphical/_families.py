@@ -70,6 +70,7 @@ def family_counts(
     V = len(cardinalities)
     if X.ndim != 2 or X.shape[1] != V or X.dtype.kind not in "iu":
         raise ValueError(f"X must be integers of shape (n, {V}), got {X.dtype} {X.shape}")
+    X = X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
     layout = _Layout(cardinalities, parents)
     wrong: list[int] = []
     total = np.zeros(layout.entries)

@@ -27,6 +27,8 @@ __all__ = [
 _SCHEDULES = "flooding", "sequential", "residual"
 _COMPARE = 4
 """Sweeps of pairwise graphs after which messages are compared with the ones before: that costs half a sweep."""
+_REGULAR = 8
+"""Neighbours in a row that are worth a block of their own."""
 _MOST_GROUPS = 64
 """Of variables with the same number of neighbours and the same tables; with more, factors are taken one by one."""
 
@@ -331,12 +333,14 @@ def pairwise_belief_propagation(
         return None
     messages, n_iter, change = pairs.run(maximum, float(damping), max_iter, tol, n_threads)
     beliefs, sent = pairs.unary.copy(), np.empty_like(messages)
-    for nodes, incoming, outgoing, _ in pairs.groups:
+    at = np.argsort(pairs.number)  # the half-edge of each message
+    for group in pairs.groups:
+        incoming = at[group.incoming]
         inside = messages[incoming]  # (nodes, slots, K)
         for slot in range(inside.shape[1]):
             others = np.delete(inside, slot, axis=1).prod(axis=1)
-            sent[outgoing[:, slot]] = pairs.unary[nodes] * others
-        beliefs[nodes] *= inside.prod(axis=1)
+            sent[incoming[:, slot] ^ 1] = pairs.unary[group.nodes] * others
+        beliefs[group.nodes] *= inside.prod(axis=1)
     total = beliefs.sum(axis=1)
     _check_alive(float(total.min()) or -1.0)
     log_z = np.nan
@@ -425,22 +429,28 @@ class _Pairs:
         m, T = len(edges), len(tables)
         symmetric = (tables == tables.transpose(0, 2, 1)).all(axis=(1, 2))
         self.tables = np.concatenate([tables, tables.transpose(0, 2, 1)])
-        # message 2 e goes along edge e, 2 e + 1 against it
+        # half-edge 2 e leads from the first end of edge e to the second, 2 e + 1 back
         owner = edges.T.ravel()
         table = np.concatenate([kind, np.where(symmetric, np.arange(T), np.arange(T) + T)[kind]])
-        outgoing = np.concatenate([2 * np.arange(m), 2 * np.arange(m) + 1])
+        half = np.concatenate([2 * np.arange(m), 2 * np.arange(m) + 1])
         order = np.lexsort((table, owner))
         starts = np.searchsorted(owner[order], np.arange(V + 1))
         degree = np.diff(starts)
-        self.groups: list[tuple[NDArray[Any], ...]] = []  # variables, messages in and out (n, slots), tables (slots,)
+        self.number = np.empty(2 * m, np.int64)
+        """Of the message along each half-edge."""
+        self.n_messages = 0
+        groups = []
         for slots in np.unique(degree[degree > 0]).tolist():
             nodes = np.flatnonzero(degree == slots)
             place = order[starts[nodes][:, None] + np.arange(slots)]
             keys, which = np.unique(table[place], axis=0, return_inverse=True)
             by_key = np.argsort(which.ravel(), kind="stable")
             for key, rows in zip(keys, np.split(by_key, np.cumsum(np.bincount(which.ravel()))[:-1]), strict=True):
-                out = outgoing[place[rows]]
-                self.groups.append((nodes[rows], out ^ 1, out, key.astype(np.int64)))
+                halves = half[place[rows]]
+                self.number[halves] = self.n_messages + np.arange(halves.size).reshape(slots, -1).T
+                groups.append((nodes[rows], halves, self.n_messages, key.astype(np.int64)))
+                self.n_messages += halves.size
+        self.groups = [_Group(nodes, self.number[halves ^ 1], base, key) for nodes, halves, base, key in groups]
 
     @property
     def few(self) -> bool:
@@ -477,61 +487,68 @@ class _Pairs:
         self, maximum: bool, damping: float, max_iter: int, tol: float, n_threads: int | None
     ) -> tuple[Array, int, float]:
         """Messages (2 m, K), the number of sweeps, the largest change in the last."""
-        old = np.ones(2 * len(self.edges) * self.K)
-        new = np.empty_like(old)
+        room = self.n_messages + kernel.LANES  # the last ones are read together with what is behind them
+        old, new = np.ones((2, self.K * room))
+        unary = np.ones((self.K, len(self.unary) + kernel.LANES))
+        unary[:, : len(self.unary)] = self.unary.T
         change, n_iter = 0.0, 0
         for _ in range(max_iter):
             n_iter += 1
             compare = n_iter % _COMPARE == 0 or n_iter == max_iter or damping > 0
             changes: list[float] = []
             for group in self.groups:
-                self._step(group, maximum, damping, compare, old, new, changes, n_threads)
+                self._step(group, unary.ravel(), maximum, damping, compare, old, new, changes, n_threads)
             change = -1.0 if min(changes) < 0 else max(changes)
             _check_alive(change)
             old, new = new, old
             if compare and change <= tol:
                 break
-        return old.reshape(-1, self.K), n_iter, change
+        return old.reshape(self.K, room)[:, self.number].T, n_iter, change
 
     def _step(
-        self,
-        group: Any,
-        maximum: bool,
-        damping: float,
-        compare: bool,
-        old: Array,
-        new: Array,
-        changes: list[float],
-        threads: int | None,
-    ) -> None:
-        nodes, incoming, outgoing, table_of = group
-        K, slots = self.K, len(table_of)
+        self, group: "_Group", unary: Array, maximum: bool, damping: float, compare: bool, old: Array, new: Array,
+        changes: list[float], threads: int | None,
+    ) -> None:  # fmt: skip
+        K, slots = self.K, len(group.table_of)
 
         def make_body() -> Body:
             work = [np.empty(rows * kernel.ROW) for rows in (slots * K, slots * K, K, K + 1)]
 
             def body(start: int, stop: int) -> None:
-                changes.append(
-                    kernel.flood_pairs(
-                        nodes[start:stop],
-                        incoming[start:stop],
-                        outgoing[start:stop],
-                        self.tables.ravel(),
-                        table_of,
-                        self.unary.ravel(),
-                        K,
-                        maximum,
-                        damping,
-                        compare,
-                        *work,
-                        old,
-                        new,
-                    )
-                )
+                found = kernel.flood_pairs(
+                    group.blocks[start:stop], group.incoming, group.base, self.tables.ravel(), group.table_of,
+                    group.nodes, unary, K, maximum, damping, compare, *work, old, new,
+                )  # fmt: skip
+                changes.append(found)
 
             return body
 
-        run_chunks(make_body, len(nodes), kernel.LANES, 0.2 * len(nodes) * slots * K * (K + 4), threads)
+        cost = 0.2 * len(group.nodes) * slots * K * (K + 4)
+        run_chunks(make_body, len(group.blocks), 1, cost, threads)
+
+
+class _Group:
+    """Variables with the same number of neighbours and the same tables."""
+
+    def __init__(
+        self, nodes: NDArray[np.int64], incoming: NDArray[np.int64], base: int, table_of: NDArray[np.int64]
+    ) -> None:
+        self.nodes, self.incoming, self.base, self.table_of = nodes, np.ascontiguousarray(incoming), base, table_of
+        n = len(nodes)
+        broken = (np.diff(incoming, axis=0) != 1).any(axis=1) | (np.diff(nodes) != 1)
+        ends = np.append(np.flatnonzero(broken) + 1, n)  # of runs in which all that is needed lies side by side
+        blocks, top = [], 0
+        for end in ends.tolist():
+            while end - top >= _REGULAR:
+                size = min(kernel.LANES, end - top)
+                blocks.append((top, size, 1))
+                top += size
+            if top < end and (not blocks or blocks[-1][2] or blocks[-1][1] + end - top > kernel.LANES):
+                blocks.append((top, end - top, 0))
+            elif top < end:
+                blocks[-1] = blocks[-1][0], blocks[-1][1] + end - top, 0
+            top = end
+        self.blocks = np.array(blocks, np.int64)
 
 
 # ---- mean field ------------------------------------------------------------------------------------------------------

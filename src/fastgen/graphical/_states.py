@@ -85,10 +85,9 @@ class Coding:
         states = dict(states or {})
         frame = _frame_of(X)
         plain = _as_codes(X) if frame is None else None
-        if plain is None:
-            columns = columns_of(X, estimator)
-            names: tuple[Any, ...] = tuple(column.name for column in columns)
-        else:
+        columns = columns_of(X, estimator) if plain is None else []
+        names: tuple[Any, ...] = tuple(column.name for column in columns)
+        if plain is not None:
             names = tuple(range(plain.shape[1]))
         if frame is None and len(states) == len(names) and not set(states) <= set(names):
             names = tuple(states)  # columns of arrays have no names: these do it
@@ -108,7 +107,7 @@ class Coding:
                 _check_size(name, len(values))
             coding = cls(names, tuple(map(tuple, ranges)))
             return coding, coding._checked(plain, *found)
-        columns = _renamed(columns_of(X, estimator), names)
+        columns = _renamed(columns or columns_of(X, estimator), names)
         categories = []
         for column in columns:
             _refuse_infinity(column)
@@ -189,7 +188,7 @@ class Coding:
         return codes
 
     def _encode(self, columns: Sequence[Column], unknown: str) -> Codes:
-        codes = np.full((len(columns[0].values), len(self.names)), MISSING, np.int32)
+        codes = np.full((len(columns[0].values), len(self.names)), MISSING, np.int32, order="F")
         seen = set()
         for column in columns:
             i = self.position.get(column.name)
@@ -199,6 +198,9 @@ class Coding:
                 raise ValueError(f"there are two columns {column.name!r}")
             seen.add(i)
             _refuse_infinity(column)
+            if column.declared == self.categories[i]:
+                codes[:, i] = column.values
+                continue
             found = _codes_of(column, self.categories[i])
             if (found == UNKNOWN).any():
                 row = int(np.flatnonzero(found == UNKNOWN)[0])

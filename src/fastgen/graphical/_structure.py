@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import combinations
 from math import inf, log
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.special import chdtrc
 from fastgen._kernels.jit import counting, structure
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array, as_generator, as_weights, check_choice, check_number
+from fastgen.graphical._separation import topological_order
 
 __all__ = [
     "Pattern",
@@ -34,6 +36,7 @@ __all__ = [
 
 Parents = tuple[tuple[int, ...], ...]
 _SCORES = "bic", "aic", "log_likelihood", "bdeu", "k2"
+_MOST_STATES = 1 << 16
 _MOST_WORDS = 1 << 22
 """Of bit sets for the cells of a family; above, rows are counted one by one."""
 _ROUNDING = 1e-10
@@ -60,8 +63,12 @@ class _Data:
         X = np.asarray(X)
         if X.ndim != 2 or X.dtype.kind not in "iu" or 0 in X.shape:
             raise ValueError(f"X must be integers of shape (n, V), with n, V >= 1, got {X.dtype} {X.shape}")
+        X = X if X.dtype.isnative else X.astype(X.dtype.newbyteorder("="))
         n, V = X.shape
-        sizes = [int(high) + 1 for high in X.max(axis=0)] if cardinalities is None else list(map(int, cardinalities))
+        sizes = [int(high) + 1 for high in X.max(axis=0)] if cardinalities is None else list(map(index, cardinalities))
+        if len(sizes) == V and max(sizes) > _MOST_STATES:
+            i = int(np.argmax(sizes))
+            raise ValueError(f"column {i} of X has {sizes[i]} states: at most {_MOST_STATES} are possible")
         if len(sizes) != V or min(sizes) < 1:
             raise ValueError(f"cardinalities must be {V} positive numbers, got {sizes}")
         self.cardinality = np.array(sizes, np.int64)
@@ -74,7 +81,7 @@ class _Data:
             i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self.cardinality))[0])
             raise ValueError(
                 f"X holds {X[row, i]} in row {row}, column {i}, whose states are 0 to {sizes[i] - 1}: structures are "
-                "learned from complete rows"
+                "learned from complete rows; EM takes missing cells where the structure is given"
             )
         self.n, self.V = n, V
         self.total = float(self.weights.sum()) if self.weighted else float(n)
@@ -254,9 +261,14 @@ def score_network(
 
 
 def _check_parents(parents: Sequence[Iterable[int]], V: int, name: str = "parents") -> Parents:
-    chosen = tuple(tuple(map(int, own)) for own in parents)
+    """Numbers of other variables, each once, and no cycle."""
+    chosen = tuple(tuple(map(index, own)) for own in parents)
     if len(chosen) != V or any(not 0 <= j < V or j == i for i, own in enumerate(chosen) for j in own):
         raise ValueError(f"{name} must list, for each of {V} variables, numbers of others; got {chosen}")
+    for i, own in enumerate(chosen):
+        if len(set(own)) < len(own):
+            raise ValueError(f"{name} lists a parent of variable {i} twice: {own}")
+    topological_order(chosen)
     return chosen
 
 
@@ -321,7 +333,7 @@ def hill_climb(
     needed, allowed = np.zeros((V, V), np.bool_), ~np.eye(V, dtype=np.bool_)
     has = np.zeros((V, V), np.bool_)
     for name, arcs, matrix, value in (("required", required, needed, True), ("forbidden", forbidden, allowed, False)):
-        for x, y in arcs:
+        for x, y in ((index(x), index(y)) for x, y in arcs):
             if not (0 <= x < V and 0 <= y < V and x != y):
                 raise ValueError(f"{name} must have pairs of different variables below {V}, got {(x, y)}")
             matrix[y, x] = value
@@ -451,7 +463,8 @@ def chow_liu(X: Any, cardinalities: Sequence[int] | None = None, *, root: int = 
     C. K. Chow, C. N. Liu, Approximating discrete probability distributions with dependence trees, 1968.
     """
     data = _Data(X, cardinalities, weights)
-    if not 0 <= root < data.V:
+    check_number(root, "root", Integral, 0)
+    if not root < data.V:
         raise ValueError(f"root must be a variable below {data.V}, got {root!r}")
     return _tree(_information(data, None), root, list(range(data.V)))
 
@@ -483,7 +496,8 @@ def tree_augmented_naive_bayes(
     N. Friedman, D. Geiger, M. Goldszmidt, Bayesian network classifiers, Machine Learning 29, 1997.
     """
     data = _Data(X, cardinalities, weights)
-    if not 0 <= class_column < data.V:
+    check_number(class_column, "class_column", Integral, 0)
+    if not class_column < data.V:
         raise ValueError(f"class_column must be a variable below {data.V}, got {class_column!r}")
     others = [i for i in range(data.V) if i != class_column]
     if not others:
@@ -621,6 +635,8 @@ def pc_stable(
     """
     data = _Data(X, cardinalities, weights)
     check_choice(test, "test", ("g2", "chi2"))
+    if max_condition is not None:
+        check_number(max_condition, "max_condition", Integral, 0)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha!r}")
     V = data.V

@@ -132,11 +132,12 @@ def all_variables(start, stop, sockets, starts, cardinality, place, to_variable,
 
 @jit
 def flood_pairs(  # type: ignore[no-untyped-def]
-    nodes,
+    blocks,
     incoming,
-    outgoing,
+    base,
     tables,
     table_of,
+    nodes,
     unary,
     K,
     maximum,
@@ -151,31 +152,37 @@ def flood_pairs(  # type: ignore[no-untyped-def]
 ):
     """Flooding between variables of K states that have the same number of neighbours, and the same table in each slot.
 
-    nodes (n,): variables. incoming, outgoing (n, slots): numbers of messages, K numbers each, of old and new. table_of
-    (slots,): which of the tables, K x K each, from a state to the neighbour's. inside, product: slots x K x LANES
-    numbers; running: K x LANES; result: (K + 1) x LANES. compare: whether the largest change
-    is wanted (or damping: old messages are looked up), else 0 is returned; -1 if a message is 0.
+    blocks (m, 3): first variable (a position in nodes and incoming), how many, and whether what these need lies side
+    by side. Messages are (K, N): that of variable i along slot s is number base + s * len(nodes) + i, and the one that
+    comes in there number incoming[i, s]. table_of (slots,): which of the tables, K x K each, from a state to the
+    neighbour's. unary: (K, V). inside, product: slots x K x ROW numbers; running: K x ROW; result: (K + 1) x ROW.
+    compare: whether the largest change is wanted, else 0 is returned; -1 if a message is 0.
 
     LANES variables at a time, in the innermost loops; arrays are flat, for views cost more than what is done with them.
     """
     change = 0.0
-    slots = incoming.shape[1]
+    n, slots = incoming.shape
     u, L, row = np.uint64, np.uint64(LANES), np.uint64(ROW)
     n_states = u(K)
+    N, V = u(len(old) // K), u(len(unary) // K)
     peak = n_states * row
     keep = 1.0 - damping
-    at_lane = np.empty(LANES, np.uint64)
-    for top in range(0, len(nodes), LANES):
-        lanes = min(LANES, len(nodes) - top)
-        for lane in range(LANES):
-            i = min(top + lane, len(nodes) - 1)  # the last is taken for lanes that are left over
-            begin = u(nodes[i]) * n_states
-            for x in range(n_states):
-                running[x * row + u(lane)] = unary[begin + x]
-        for s in range(slots):
+    look = compare or damping > 0.0
+    place = np.empty(LANES, np.uint64)
+    for block in range(len(blocks)):
+        top, lanes, regular = blocks[block]
+        if regular:
+            _copy(unary, V, u(nodes[top]), running, u(0), n_states)
+            for s in range(slots):
+                _copy(old, N, u(incoming[top, s]), inside, u(s) * n_states * row, n_states)
+        else:
             for lane in range(LANES):
-                at_lane[lane] = u(incoming[min(top + lane, len(nodes) - 1), s]) * n_states
-            _fetch(old, at_lane, inside, u(s) * n_states * row, n_states)
+                place[lane] = nodes[min(top + lane, n - 1)]
+            _fetch(unary, V, place, running, u(0), n_states)
+            for s in range(slots):
+                for lane in range(LANES):
+                    place[lane] = incoming[min(top + lane, n - 1), s]
+                _fetch(old, N, place, inside, u(s) * n_states * row, n_states)
         for s in range(slots):  # products of all others: of those before, and of those after
             for x in range(n_states):
                 at, own = (u(s) * n_states + x) * row, x * row
@@ -191,6 +198,7 @@ def flood_pairs(  # type: ignore[no-untyped-def]
                     running[own + lane] *= inside[at + lane]
         for s in range(slots):
             table, first = u(table_of[s]) * n_states * n_states, u(s) * n_states * row
+            mine = u(base + s * n + top)
             if maximum:
                 _largest(tables, table, n_states, product, first, result)
             else:
@@ -206,10 +214,8 @@ def flood_pairs(  # type: ignore[no-untyped-def]
                     return -1.0
             for lane in range(L):
                 result[peak + lane] = 1.0 / result[peak + lane]
-            if compare:
-                for lane in range(LANES):  # the old messages take the place of those that came in along this slot
-                    at_lane[lane] = u(outgoing[min(top + lane, len(nodes) - 1), s]) * n_states
-                _fetch(old, at_lane, inside, first, n_states)
+            if look:  # the old messages take the place of those that came in along this slot
+                _copy(old, N, mine, inside, first, n_states)
                 for lane in range(L):
                     running[lane] = 0.0
                 for y in range(n_states):
@@ -219,27 +225,36 @@ def flood_pairs(  # type: ignore[no-untyped-def]
                         result[y * row + lane] = value
                         moved = abs(value - was)
                         running[lane] = moved if moved > running[lane] else running[lane]
-                for lane in range(L):
-                    change = max(change, running[lane])
+                for lane in range(lanes):
+                    change = max(change, running[u(lane)])
+                for y in range(n_states):
+                    for lane in range(u(lanes)):
+                        new[y * N + mine + lane] = result[y * row + lane]
             else:
                 for y in range(n_states):
-                    for lane in range(L):
-                        result[y * row + lane] *= result[peak + lane]
-            for lane in range(lanes):
-                begin = u(outgoing[top + lane, s]) * n_states
-                for y in range(n_states):
-                    new[begin + y] = result[y * row + u(lane)]
+                    for lane in range(u(lanes)):
+                        new[y * N + mine + lane] = result[y * row + lane] * result[peak + lane]
     return change
 
 
 @jit
-def _fetch(messages, at_lane, out, first, K):  # type: ignore[no-untyped-def]
-    """out[state] <- messages, side by side: lanes innermost, for stores next to each other are cheaper than loads."""
+def _copy(messages, N, begin, out, first, K):  # type: ignore[no-untyped-def]
+    """out[state] <- messages that lie side by side; there are at least LANES from `begin` on."""
     row = np.uint64(ROW)
     for x in range(K):
-        at = first + x * row
+        at, source = first + x * row, x * N + begin
         for lane in range(np.uint64(LANES)):
-            out[at + lane] = messages[at_lane[lane] + x]
+            out[at + lane] = messages[source + lane]
+
+
+@jit
+def _fetch(messages, N, place, out, first, K):  # type: ignore[no-untyped-def]
+    """out[state] <- messages from here and there."""
+    row = np.uint64(ROW)
+    for x in range(K):
+        at, source = first + x * row, x * N
+        for lane in range(np.uint64(LANES)):
+            out[at + lane] = messages[source + place[lane]]
 
 
 @jit
