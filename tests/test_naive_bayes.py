@@ -1039,3 +1039,48 @@ def test_textbook(family, table):
         close(joint(model.fit(array, y, w), array), expected, rtol=1e-11, atol=1e-12)
         if family != "complement":
             close(model.log_prob(array), logsumexp(expected, axis=1), rtol=1e-11, atol=1e-12)
+
+
+# ---- memory that is not in one piece ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["MultinomialNB", "ComplementNB", "BernoulliNB"])
+def test_sparse_parts_that_are_strided(name, rng):
+    """SciPy keeps them so: the real part of a complex matrix, reversed or big-endian parts."""
+    dense = rng.poisson(0.5, (50, 8)).astype(float)
+    y = np.arange(50) % 3
+    X = sparse.csr_matrix(dense)
+    views = [X.astype(complex).real]
+    for stretch in (
+        lambda a: np.repeat(a, 2)[::2],
+        lambda a: a[::-1].copy()[::-1],
+        lambda a: a.astype(a.dtype.newbyteorder(">")),
+    ):
+        other = X.copy()
+        other.data, other.indices, other.indptr = map(stretch, (X.data, X.indices, X.indptr))
+        views.append(other)
+    assert any(not view.data.flags.c_contiguous for view in views)
+    expected = getattr(fastgen, name)().fit(X, y)
+    for view in views:
+        model = getattr(fastgen, name)().fit(view, y)
+        np.testing.assert_array_equal(model.feature_count_, expected.feature_count_)
+        np.testing.assert_array_equal(expected.predict_joint_log_proba(view), expected.predict_joint_log_proba(dense))
+
+
+@pytest.mark.parametrize("name", ["GaussianNB", "MultinomialNB", "ComplementNB", "BernoulliNB", "CategoricalNB"])
+def test_strided_weights(name, rng):
+    X, y, w = rng.integers(0, 3, (40, 4)), np.arange(40) % 2, rng.random(80)[::2]
+    mine, other = (getattr(fastgen, name)().fit(X, y, weights) for weights in (w, w.copy()))
+    np.testing.assert_array_equal(mine.predict_proba(X), other.predict_proba(X))
+
+
+def test_layout_of_counts_does_not_change_bits(rng):
+    X, y = rng.poisson(3, (40, 63)), np.arange(40) % 2
+    model = MixedNB("poisson").fit(X, y)
+    np.testing.assert_array_equal(model.log_prob(X), model.log_prob(np.asfortranarray(X)))
+    np.testing.assert_array_equal(model.log_prob(X), np.concatenate([model.log_prob(X[i : i + 1]) for i in range(40)]))
+
+
+def test_many_classes_in_a_first_block():
+    """No warning that there are many: integers are classes."""
+    BernoulliNB().partial_fit(np.eye(30), np.arange(30), classes=np.arange(40))

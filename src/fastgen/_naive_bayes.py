@@ -40,6 +40,10 @@ def as_matrix(X: Any) -> Any:
         X = X if X.format == "csr" else X.tocsr()
         if X.dtype not in (np.float64, np.float32):
             X = type(X)((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+        parts: tuple[Any, ...] = (X.data, X.indices, X.indptr)
+        if not all(part.flags.c_contiguous and part.dtype.isnative for part in parts):  # of a view, as .real gives
+            parts = tuple(np.ascontiguousarray(part, part.dtype.newbyteorder("=")) for part in parts)
+            X = type(X)(parts, shape=X.shape)
     else:
         array = np.asarray(X)
         X = array if array.dtype.kind in "iub" and not np.ma.isMaskedArray(X) else as_floats(X, "X")
@@ -343,7 +347,7 @@ def _log_factorials(X: Any, columns: Index | None) -> Array:
     out = np.empty(len(X))
     for i in range(0, len(X), BLOCK_ROWS):
         counts = X[i : i + BLOCK_ROWS] if columns is None else X[i : i + BLOCK_ROWS, columns]
-        out[i : i + BLOCK_ROWS] = np.nansum(gammaln(counts.astype(np.float64) + 1.0), axis=1)
+        out[i : i + BLOCK_ROWS] = np.nansum(gammaln(counts.astype(np.float64, order="C") + 1.0), axis=1)
     return out
 
 

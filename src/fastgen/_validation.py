@@ -76,7 +76,7 @@ def as_weights(sample_weight: ArrayLike | None, n: int, name: str = "sample_weig
     """Return weights of shape (n,): finite, not negative, with a positive sum. None stays None (all ones)."""
     if sample_weight is None:
         return None
-    weights = np.asarray(as_floats(sample_weight, name), dtype=np.float64)
+    weights = np.asarray(as_floats(sample_weight, name), dtype=np.float64, order="C")
     if weights.ndim == 0:
         weights = np.full(n, float(weights))
     if weights.shape != (n,):

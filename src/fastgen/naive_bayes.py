@@ -302,7 +302,8 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
                 )
         if self._unlabelled(labels).any():
             raise ValueError("partial_fit needs labels: give the rows whose label is unknown (-1) to fit")
-        check_classification_targets(labels)
+        if labels.dtype.kind not in "iu":
+            check_classification_targets(labels)
         codes = encode(labels, self.classes_)
         if codes.min() < 0:
             others = np.unique(labels[codes < 0])
