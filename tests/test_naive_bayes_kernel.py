@@ -91,6 +91,68 @@ def test_missing_values(rng, dtype, n, d, C):
     check(rng, codes, [TableTerm(None, tables, None)], sum(parts))
 
 
+def near_ties(rng, terms, prior, n, d, C, spread):
+    """Rows whose two best classes are between 0 and some nats apart: close to borders, found by bisection."""
+    low, high = spread * rng.standard_normal((2, n, d))
+    labels = nb.score(low, terms, prior, "joint").argmax(axis=1)
+    other = nb.score(high, terms, prior, "joint").argmax(axis=1) != labels
+    low, high, labels = low[other], high[other], labels[other]
+    near, far = np.zeros(len(low)), np.ones(len(low))
+    for _ in range(60):
+        middle = (near + far) / 2
+        same = nb.score(low + middle[:, None] * (high - low), terms, prior, "joint").argmax(axis=1) == labels
+        near, far = np.where(same, middle, near), np.where(same, far, middle)
+    steps = near * (1 + 10.0 ** rng.uniform(-17, -1, near.shape) * rng.choice([-1, 1], near.shape))
+    return low + steps[:, None] * (high - low)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("d", "C"), [(1, 2), (3, 5), (8, 10), (31, 7), (64, 3), (65, 10), (150, 40)])
+@pytest.mark.parametrize("apart", [1e-7, 1e-3, 0.5, 30.0, 1e4])
+def test_predictions_are_those_of_the_joint_however_close(rng, dtype, d, C, apart):
+    """Most rows are decided in single precision: none may be decided wrongly."""
+    means = apart * rng.standard_normal((C, d))
+    variances = np.exp(min(apart, 1.0) * rng.standard_normal((C, d)))
+    prior = min(apart, 1.0) * rng.standard_normal(C)
+    terms = [GaussianTerm(None, means, variances)]
+    X = near_ties(rng, terms, prior, 2000, d, C, max(1.0, apart)).astype(dtype)
+    assert len(X) > 50
+    joint = nb.score(X, terms, prior, "joint")
+    np.testing.assert_array_equal(nb.score(X, terms, prior, "predict"), joint.argmax(axis=1))
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-20, 1e-12, 1e-3, 1e3, 1e12, 1e20, 1e150])
+@pytest.mark.parametrize("shift", [0.0, 1e3, 1e8])
+def test_predictions_in_any_units(rng, scale, shift):
+    n, d, C = 500, 9, 4
+    means, variances = rng.standard_normal((C, d)), np.exp(rng.standard_normal((C, d)))
+    terms = [GaussianTerm(None, scale * (means + shift), scale**2 * variances)]
+    X = scale * (rng.standard_normal((n, d)) + shift)
+    prior = np.log(rng.dirichlet(np.ones(C)))
+    joint = nb.score(X, terms, prior, "joint")
+    assert np.isfinite(joint).all()
+    np.testing.assert_array_equal(nb.score(X, terms, prior, "predict"), joint.argmax(axis=1))
+
+
+def test_predictions_of_equal_and_of_impossible_classes(rng):
+    """Of equals the first; what single precision cannot tell, or cannot hold, is done in double precision."""
+    means, variances = rng.standard_normal((6, 12)), np.exp(rng.standard_normal((6, 12)))
+    means[4], variances[4] = means[1], variances[1]
+    X = 3 * rng.standard_normal((999, 12))
+    X[::100] *= 1e30
+    with np.errstate(divide="ignore"):
+        prior = np.log([0.2, 0.3, 0.0, 0.1, 0.3, 0.1])
+    terms = [GaussianTerm(None, means, variances)]
+    found = nb.score(X, terms, prior, "predict")
+    np.testing.assert_array_equal(found, nb.score(X, terms, prior, "joint").argmax(axis=1))
+    assert np.isin([0, 1, 3, 5], found).all()
+    assert not np.isin([2, 4], found).any()
+    X[7, 3] = nan
+    np.testing.assert_array_equal(
+        nb.score(X, terms, prior, "predict"), nb.score(X, terms, prior, "joint").argmax(axis=1)
+    )
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize(("n", "d", "C"), SHAPES)
 def test_tables(rng, dtype, n, d, C):

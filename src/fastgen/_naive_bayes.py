@@ -87,6 +87,34 @@ class GaussianTerm:
         return [term], -0.5 * norm.sum(axis=1)
 
 
+def _screen(term: GaussianTerm, constants: Array) -> kernel.Screen | None:
+    """The term in single precision, with a bound on its errors that tells where it decides as double precision does.
+
+    With q = 1 / deviation, t_j = q (x_j - mean_j) and p_j = q (centre_j - mean_j) the kernel sums up
+    E = 2 (max k - k_c) + sum_j t_j^2. Three roundings by u = 2^-24 (four without FMA) lead to t: its error
+    is at most 4 u (|t| + |p|), that of the sum of t^2 at most 8 u (sum t^2 + |t| |p|), where |t| |p| is at most half of
+    t^2 + p^2. The summation adds 2 (d + 1) u E. So |error| <= a E + c, and the best class is the best in spite of
+    all errors if E (1 + a) + c < E' (1 - a) - c, where E' is the second. (Higham, *Accuracy and Stability of Numerical
+    Algorithms*, 2nd ed., ch. 3.) A quarter is added for what is quadratic in u, and for double precision's own errors.
+    """
+    C, d = term.means.shape
+    u = 2.0**-24
+    with np.errstate(all="ignore"):
+        q = 1 / np.sqrt(term.variances)
+        centre = term.means.mean(axis=0)
+        p = q * (centre - term.means)
+        k = 2.0 * (constants.max() - constants)
+        a = 1.25 * u * (2 * d + 32)
+        c = 1.25 * u * 4.0 * float((p * p).sum(axis=1).max())
+        c += 2.0**-45 * (1.0 + float(np.abs(constants[np.isfinite(constants)]).max(initial=0.0)))
+        safe = d <= 1 << 16 and c < 1e6 and bool(q.min() > 1e-15) and bool(q.max() < 1e15)  # in single precision
+    if C == 1 or not safe:
+        return None
+    k = np.minimum(k, 1e30)  # of impossible classes
+    single = [np.ascontiguousarray(x, np.float32) for x in (q, p, k)]
+    return kernel.Screen(centre, *single, (1 + a) / (1 - a) * (1 + u), 2 * c / (1 - a) * (1 + u))
+
+
 @dataclass(frozen=True)
 class LinearTerm:
     """sum_j x_j weights[c, j] + constant[c]; x_j is not negative where weights are infinite, and 0 times them is 0."""
@@ -272,6 +300,10 @@ def score(
     met = 0
     infinite = any(not np.isfinite(values).all() for term in terms for values in _weights(term))
 
+    screen = None
+    if what == "predict" and len(terms) == 1 and isinstance(terms[0], GaussianTerm):
+        screen = _screen(terms[0], constants)
+
     lock = Lock()
 
     def make_body(missing: bool) -> Callable[[], Body]:
@@ -283,7 +315,7 @@ def score(
                 here = None if flat is None else flat[first * width : stop * width]
                 there = None if labels is None else labels[first:stop]
                 found = kernel.score(
-                    parts, constants, infinite, _WHAT[what], first, stop, missing, fallback, here, there, work
+                    parts, constants, infinite, _WHAT[what], first, stop, missing, fallback, here, there, work, screen
                 )
                 if found & ~met:  # several threads only ever set bits
                     with lock:

@@ -47,6 +47,19 @@ class Term:
         by_column: _Array | None = None,
     ) -> None: ...
 
+@disjoint_base
+class Screen:
+    arrays: Any
+    def __init__(
+        self,
+        centre: _Array,
+        q: NDArray[np.float32],
+        p: NDArray[np.float32],
+        k: NDArray[np.float32],
+        slope: float,
+        intercept: float,
+    ) -> None: ...
+
 def work_size(C: int) -> int: ...
 def score(
     terms: list[Term],
@@ -60,6 +73,7 @@ def score(
     out: _Array | None,
     labels: _Index | None,
     work: _Array,
+    screen: Screen | None = None,
 ) -> int: ...
 def sums(
     term: Term,

@@ -39,10 +39,18 @@ cdef extern from "naive_bayes.h" nogil:
         const void* indptr
         int wide_indices
         int wide_indptr
+    ctypedef struct nb_screen:
+        const double* centre
+        const float* q
+        const float* p
+        const float* k
+        float slope
+        float intercept
     ctypedef struct nb_model:
         Py_ssize_t C
         Py_ssize_t P
         const double* log_prior
+        const nb_screen* screen
         Py_ssize_t terms
         const nb_term* term
         int infinite
@@ -122,6 +130,19 @@ cdef class Term:
             self.t.wide_indices, self.t.wide_indptr = indices.itemsize == 8, indptr.itemsize == 8
 
 
+cdef class Screen:
+    """A Gaussian term in single precision, and what its errors may be: nb_screen in naive_bayes.h."""
+
+    cdef nb_screen s
+    cdef readonly object arrays
+
+    def __init__(self, const double[::1] centre, const float[:, ::1] q, const float[:, ::1] p, const float[::1] k,
+                 float slope, float intercept) -> None:
+        self.arrays = (centre, q, p, k)
+        self.s.centre, self.s.q, self.s.p, self.s.k = &centre[0], &q[0, 0], &p[0, 0], &k[0]
+        self.s.slope, self.s.intercept = slope, intercept
+
+
 def work_size(Py_ssize_t C) -> int:
     """Doubles of work space that one call of score needs."""
     return nb_work_size(C)
@@ -129,7 +150,7 @@ def work_size(Py_ssize_t C) -> int:
 
 def score(list terms, const double[::1] log_prior, bint infinite, int what, Py_ssize_t first,
           Py_ssize_t stop, bint missing, Py_ssize_t fallback, double[::1] out, Py_ssize_t[::1] labels,
-          double[::1] work) -> int:
+          double[::1] work, Screen screen=None) -> int:
     """Rows first..stop-1 under at most 8 terms: into out or labels, which begin with row `first`. See nb_score.
 
     Returns which of NOT_FINITE, NEGATIVE and UNSEEN it has met.
@@ -144,6 +165,7 @@ def score(list terms, const double[::1] log_prior, bint infinite, int what, Py_s
         array[i] = (<Term>terms[i]).t
     m.C, m.P, m.log_prior = log_prior.shape[0], (log_prior.shape[0] + 7) // 8 * 8, &log_prior[0]
     m.terms, m.term, m.infinite = len(terms), array, infinite
+    m.screen = NULL if screen is None else &screen.s
     with nogil:
         met = nb_score(&m, what, first, stop, missing, fallback, o, codes, &work[0])
     return met

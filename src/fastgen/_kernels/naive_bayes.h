@@ -50,9 +50,19 @@ typedef struct {
     int wide_indices, wide_indptr;  /* 64 bits */
 } nb_term;
 
+/* Twice the negative joint, less a constant, in single precision: k[c] + sum_j (z_j q[c, j] + p[c, j])^2 with
+ * z = x - centre. Of the best and the second, a < b, a is the best of double precision, too, if
+ * a slope + intercept < b: see `_screen` in _naive_bayes.py. */
+typedef struct {
+    const double *centre;   /* (d,) */
+    const float *q, *p, *k; /* (C, d), (C, d), (C,) */
+    float slope, intercept;
+} nb_screen;
+
 typedef struct {
     ptrdiff_t C, P; /* classes; padded to a multiple of 8 */
     const double *log_prior;
+    const nb_screen *screen; /* of a single Gaussian term, for PREDICT; may be absent */
     ptrdiff_t terms;
     const nb_term *term;
     int infinite; /* what is beyond NB_INFINITE stands for infinity: 0 times a finite weight is 0 */
@@ -110,41 +120,51 @@ static __attribute__((noinline)) void nb_load(const nb_term *m, ptrdiff_t row, p
 #undef CALL
 }
 
-/* The tile that is wanted next, which is fetched during the work on this one, a few lines at each step: a burst would
- * stall it. */
+/* The tile that is wanted next, which is fetched during the work on this one, a few lines of 64 bytes at each step: a
+ * burst would stall it. */
 typedef struct {
-    const char *x;
-    ptrdiff_t row_stride, lines; /* of 64 bytes, of TILE rows */
-    ptrdiff_t each;              /* lines at each step */
+    const char *at;           /* the next line */
+    ptrdiff_t each, left;     /* lines at each step, and of all */
+    ptrdiff_t across, in_row; /* lines to the end of the row, and of a row */
+    ptrdiff_t jump;           /* bytes from the end of a row's lines to the next row */
 } nb_next;
 
 static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from, ptrdiff_t steps) {
     static const char size[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8}; /* by type */
-    nb_next next = {m->x + row * m->row_stride + m->offsets[from], m->row_stride, 0, 0};
+    nb_next next = {m->x + row * m->row_stride + m->offsets[from], 0, 0, 0, 0, 0};
     if (!m->contiguous) return next;
-    next.lines = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64 * TILE;
-    next.each = (next.lines + steps - 1) / steps;
+    next.across = next.in_row = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64;
+    next.left = next.in_row * TILE;
+    next.each = (next.left + steps - 1) / steps;
+    next.jump = m->row_stride - next.in_row * 64;
     return next;
 }
 
 /* Fetch the lines of one step; addresses may be beyond the end. */
-static ALWAYS_INLINE void nb_fetch(const nb_next *next, ptrdiff_t step) {
-    const ptrdiff_t line = step * next->each;
-    for (ptrdiff_t k = line; k < VMIN(line + next->each, next->lines); k++)
-        __builtin_prefetch(next->x + k % TILE * next->row_stride + k / TILE * 64, 0, 2);
+static ALWAYS_INLINE void nb_fetch(nb_next *next) {
+    if (next->left <= 0) return;
+    next->left -= next->each;
+    for (ptrdiff_t k = next->each; k; k--) {
+        __builtin_prefetch(next->at, 0, 2);
+        next->at += 64;
+        if (--next->across == 0) {
+            next->across = next->in_row;
+            next->at += next->jump;
+        }
+    }
 }
 
 /* joint (H classes, TILE) += x (d, TILE) under classes whose parameters begin at a, b, `stride` apart. */
 static ALWAYS_INLINE void nb_block(const int kind, const int missing, const int H, const double *x, ptrdiff_t d,
                                    const double *a, const double *b, const double *norm, ptrdiff_t stride,
-                                   double threshold, const nb_next *next, ptrdiff_t line, double *joint) {
+                                   double threshold, nb_next *next, double *joint) {
     for (int from = 0; from < NB_VECTORS; from += 4) {
         vd acc[4][4];
         EACH(h, H)
             EACH(v, 4) acc[h][v] = vset(0.0);
         for (ptrdiff_t j = 0; j < d; j++) {
             vd value[4];
-            if (from == 0) nb_fetch(next, line + j);
+            if (from == 0) nb_fetch(next);
             EACH(v, 4) value[v] = in_register(vload(x + j * TILE + (from + v) * VL));
             EACH(h, H) {
                 const vd p = vset(a[h * stride + j]);
@@ -182,14 +202,14 @@ static ALWAYS_INLINE void nb_block(const int kind, const int missing, const int 
 }
 
 static ALWAYS_INLINE void nb_columns(const int kind, const int missing, const double *x, ptrdiff_t d, const nb_term *m,
-                                     ptrdiff_t from, ptrdiff_t C, const nb_next *next, double *joint) {
+                                     ptrdiff_t from, ptrdiff_t C, nb_next *next, double *joint) {
     const ptrdiff_t stride = m->columns;
     const double *a = m->a + from, *b = m->b ? m->b + from : 0, *norm = m->norm ? m->norm + from : 0;
     const int most = kind == NB_GAUSSIAN ? 2 : 4;
     ptrdiff_t c = 0;
 #define CALL(H)                                                                                                        \
     nb_block(kind, missing, H, x, d, a + c * stride, b ? b + c * stride : 0, norm ? norm + c * stride : 0, stride,     \
-             m->threshold, next, c / most * d, joint + c * TILE)
+             m->threshold, next, joint + c * TILE)
     for (; c + most <= C; c += most) CALL(most);
     switch (C - c) {
     case 3: CALL(3); break;
@@ -355,7 +375,7 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
         nb_load(m, row, rows, from, d, x);
         const int over = from + d == m->columns;               /* the next tile is of other rows */
         const ptrdiff_t most = m->kind == NB_GAUSSIAN ? 2 : 4; /* classes at a time */
-        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + most - 1) / most * d);
+        nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + most - 1) / most * d);
         if (m->kind == NB_BINARY && !missing) /* a comparison would hide NaN */
             for (ptrdiff_t s = 0; s < TILE; s += VL) {
                 vd nan = vset(0.0);
@@ -474,13 +494,13 @@ static ALWAYS_INLINE vd nb_pick(const int lanes, const double *table, vi code) {
 
 /* sums (H, TILE) += the categories' numbers; table: (d, C, lanes). */
 static ALWAYS_INLINE void nb_pick_block(const int lanes, const int H, const vi *codes, ptrdiff_t d, ptrdiff_t C,
-                                        const double *table, const nb_next *next, ptrdiff_t line, double *sums) {
+                                        const double *table, nb_next *next, double *sums) {
     vd acc[4][4];
     EACH(h, H)
         EACH(v, 4) acc[h][v] = vload(sums + h * TILE + v * VL);
     for (ptrdiff_t j = 0; j < d; j++) {
         vi code[4];
-        nb_fetch(next, line + j);
+        nb_fetch(next);
         EACH(v, 4) code[v] = codes[j * 4 + v];
         EACH(h, H)
             EACH(v, 4) acc[h][v] += nb_pick(lanes, table + (j * C + h) * lanes, code[v]);
@@ -496,7 +516,7 @@ static __attribute__((noinline)) int nb_pick_table(const nb_term *m, ptrdiff_t r
     for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
         const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
         const int over = from + d == m->columns;
-        const nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + 3) / 4 * d);
+        nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + 3) / 4 * d);
         int other;
 #define CALL(type) other = nb_codes_type(m, type, row, rows, from, d, (vi *)x)
         NB_BY_TYPE(m->type, CALL)
@@ -506,9 +526,9 @@ static __attribute__((noinline)) int nb_pick_table(const nb_term *m, ptrdiff_t r
         ptrdiff_t c = 0;
 #define CALL(H)                                                                                                        \
     if (m->lanes == 8)                                                                                                 \
-        nb_pick_block(8, H, (vi *)x, d, C, table + c * 8, &next, c / 4 * d, sums + c * TILE);                          \
+        nb_pick_block(8, H, (vi *)x, d, C, table + c * 8, &next, sums + c * TILE);                                     \
     else                                                                                                               \
-        nb_pick_block(16, H, (vi *)x, d, C, table + c * 16, &next, c / 4 * d, sums + c * TILE)
+        nb_pick_block(16, H, (vi *)x, d, C, table + c * 16, &next, sums + c * TILE)
         for (; c + 4 <= C; c += 4) CALL(4);
         switch (C - c) {
         case 3: CALL(3); break;
@@ -584,6 +604,159 @@ static ALWAYS_INLINE vd nb_best(const double *joint, ptrdiff_t C, vd *arg) {
     return best;
 }
 
+/* Screening: most rows belong to one class beyond the errors of single precision, which costs half as much ----------
+ */
+
+#define NB_SINGLES (TILE / (2 * VL))
+
+/* sums (H, TILE) <- those of classes from c on; begun with k, or with what they hold. */
+static ALWAYS_INLINE void nb_screen_block(const int H, const int begin, const float *x, ptrdiff_t d, const nb_screen *m,
+                                          ptrdiff_t c, ptrdiff_t j0, ptrdiff_t stride, nb_next *next, float *sums) {
+    const int width = VL == 2 ? 2 : NB_SINGLES; /* vectors at a time: registers */
+    const float *q = m->q + c * stride + j0, *p = m->p + c * stride + j0;
+    for (int from = 0; from < NB_SINGLES; from += width) {
+        vs acc[5][4];
+        EACH(h, H)
+            EACH(v, width) acc[h][v] = begin ? sset(m->k[c + h]) : *(const vs *)(sums + h * TILE + (from + v) * 2 * VL);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            vs value[4];
+            if (from == 0) nb_fetch(next);
+            EACH(v, width) value[v] = *(const vs *)(x + j * TILE + (from + v) * 2 * VL);
+            EACH(h, H) {
+                const vs scale = sset(q[h * stride + j]), shift = sset(p[h * stride + j]);
+                EACH(v, width) {
+                    const vs z = sfma(value[v], scale, shift);
+                    acc[h][v] = sfma(z, z, acc[h][v]);
+                }
+            }
+        }
+        EACH(h, H)
+            EACH(v, width) *(vs *)(sums + h * TILE + (from + v) * 2 * VL) = acc[h][v];
+    }
+}
+
+#if VL >= 4
+/* For 16 or 8 lanes: the same within each half of 8. */
+#if VL == 8
+#define NB_EIGHTS(a, b, i0, i1, i2, i3, i4, i5, i6, i7)                                                                \
+    __builtin_shufflevector(a, b, i0 + i0 / 8 * 8, i1 + i1 / 8 * 8, i2 + i2 / 8 * 8, i3 + i3 / 8 * 8, i4 + i4 / 8 * 8, \
+                            i5 + i5 / 8 * 8, i6 + i6 / 8 * 8, i7 + i7 / 8 * 8, i0 + i0 / 8 * 8 + 8,                    \
+                            i1 + i1 / 8 * 8 + 8, i2 + i2 / 8 * 8 + 8, i3 + i3 / 8 * 8 + 8, i4 + i4 / 8 * 8 + 8,        \
+                            i5 + i5 / 8 * 8 + 8, i6 + i6 / 8 * 8 + 8, i7 + i7 / 8 * 8 + 8)
+#else
+#define NB_EIGHTS __builtin_shufflevector
+#endif
+
+/* r[q] <- r[lane][q]: transposes of 8 x 8. */
+static ALWAYS_INLINE void nb_transpose(vs r[8]) {
+    vs t[8], u[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = NB_EIGHTS(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = NB_EIGHTS(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            u[i + 2 * k] = NB_EIGHTS(t[i + k], t[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+            u[i + 2 * k + 1] = NB_EIGHTS(t[i + k], t[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    for (int i = 0; i < 4; i++) {
+        r[i] = NB_EIGHTS(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        r[i + 4] = NB_EIGHTS(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
+/* x - centre of columns j..j + 7 of two rows (AVX-512) or of one. */
+static ALWAYS_INLINE vs nb_eight(const double *x, ptrdiff_t other, const vd *centre) {
+    const double *second = VL == 8 ? x + other : x + VL;
+    const vs_half a = __builtin_convertvector(vload(x) - centre[0], vs_half);
+    const vs_half b = __builtin_convertvector(vload(second) - centre[8 / VL - 1], vs_half);
+#if VL == 8
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+}
+#endif
+
+/* z[j * TILE + s] <- x - centre in single precision. x: (NB_COLUMNS, TILE) of work space that z may share. */
+static ALWAYS_INLINE void nb_load_single(const nb_term *m, const double *centre, ptrdiff_t row, ptrdiff_t from,
+                                         ptrdiff_t d, double *x, float *z) {
+#if VL >= 4
+    if (m->type == NB_F64 && m->contiguous && d >= 8 && m->row_stride % 8 == 0) {
+        const ptrdiff_t stride = m->row_stride / 8;
+        const double *first = (const double *)(m->x + row * m->row_stride + m->offsets[from]);
+        for (ptrdiff_t j = 0; j < d; j += 8) {
+            if (j + 8 > d) j = d - 8; /* the last eight overlap those before */
+            vd of[8 / VL];
+            EACH(v, 8 / VL) of[v] = in_register(vload(centre + from + j + v * VL));
+            for (ptrdiff_t s = 0; s < TILE; s += 2 * VL) {
+                vs r[8];
+                EACH(i, 8) r[i] = nb_eight(first + (s + i) * stride + j, 8 * stride, of);
+                nb_transpose(r);
+                EACH(q, 8) *(vs *)(z + (j + q) * TILE + s) = r[q];
+            }
+        }
+        return;
+    }
+#endif
+    nb_load(m, row, TILE, from, d, x);
+    for (ptrdiff_t j = 0; j < d; j++)
+        EACH(v, NB_VECTORS)
+            *(vs_half *)(z + j * TILE + v * VL) =
+                __builtin_convertvector(vload(x + j * TILE + v * VL) - vset(centre[from + j]), vs_half);
+}
+
+/* The classes of TILE rows, if single precision can tell them all. x: (NB_COLUMNS, TILE) of work space, sums: (C, TILE)
+ * floats. */
+static __attribute__((noinline)) int nb_screened(const nb_term *m, const nb_screen *screen, ptrdiff_t row, ptrdiff_t C,
+                                                 double *x, float *sums, ptrdiff_t *labels) {
+    const int most = VL == 4 ? 2 : VL == 8 ? 5 : 4; /* classes at a time */
+    float *z = (float *)x;                          /* in place: it takes half the room */
+    for (ptrdiff_t from = 0; from < m->columns; from += NB_COLUMNS) {
+        const ptrdiff_t d = VMIN(NB_COLUMNS, m->columns - from);
+        const int over = from + d == m->columns;
+        nb_next next = nb_next_tile(m, over ? row + TILE : row, over ? 0 : from + d, (C + most - 1) / most * d);
+        nb_load_single(m, screen->centre, row, from, d, x, z);
+        ptrdiff_t c = 0;
+#define CALL(H)                                                                                                        \
+    if (from == 0)                                                                                                     \
+        nb_screen_block(H, 1, z, d, screen, c, from, m->columns, &next, sums + c * TILE);                              \
+    else                                                                                                               \
+        nb_screen_block(H, 0, z, d, screen, c, from, m->columns, &next, sums + c * TILE)
+        for (; c + most <= C; c += most) CALL(most);
+        switch (C - c) {
+        case 4: CALL(4); break;
+        case 3: CALL(3); break;
+        case 2: CALL(2); break;
+        case 1: CALL(1); break;
+        }
+#undef CALL
+    }
+    const vsi none = (vsi)sset(0.0f);
+    vsi known = ~none;
+    for (int v = 0; v < NB_SINGLES; v++) {
+        const float *at = sums + v * 2 * VL;
+        vs best = *(const vs *)at, second = sset(INFINITY);
+        vsi arg = none;
+        for (ptrdiff_t c = 1; c < C; c++) {
+            const vs value = *(const vs *)(at + c * TILE);
+            const vsi better = (vsi)(value < best);
+            arg = (better & (none + (int32_t)c)) | (~better & arg);
+            second = smin(smax(value, best), second);
+            best = smin(value, best);
+        }
+        known &= (vsi)(sfma(best, sset(screen->slope), sset(screen->intercept)) < second);
+        int32_t number[2 * VL];
+        memcpy(number, &arg, sizeof arg);
+        for (int i = 0; i < 2 * VL; i++) labels[v * 2 * VL + i] = number[i];
+    }
+    vi both;
+    memcpy(&both, &known, sizeof both);
+    for (int i = 0; i < VL; i++)
+        if (both[i] != -1) return 0;
+    return 1;
+}
+
 /* Rows first..stop-1. out: (stop - first, C) for JOINT, PROBA, LOG_PROBA, (stop - first,) for LOG_PROB; labels for
  * PREDICT, `fallback` where no class is possible. missing: leave NaN out. Returns what it has met; NOT_FINITE: a best
  * joint. */
@@ -592,10 +765,18 @@ static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t 
     const ptrdiff_t C = model->C, P = model->P;
     double *x = aligned(memory), *joint = x + NB_COLUMNS * TILE, *sums = joint + P * TILE;
     vd bad = vset(0.0);
-    ptrdiff_t many = 0;
+    ptrdiff_t many = 0, wait = 0, pause = 1;
     int met = 0;
     for (ptrdiff_t row = first; row < stop; row += TILE) {
         const ptrdiff_t rows = VMIN(TILE, stop - row);
+        if (what == NB_PREDICT && model->screen && rows == TILE && !missing && wait-- <= 0) {
+            if (nb_screened(model->term, model->screen, row, C, x, (float *)joint, labels + (row - first))) {
+                pause = 1;
+                continue;
+            }
+            wait = pause - 1; /* where it often fails, it is tried seldom */
+            pause = VMIN(2 * pause, 64);
+        }
         for (ptrdiff_t c = 0; c < C; c++)
             for (ptrdiff_t s = 0; s < TILE; s += VL) vstore(joint + c * TILE + s, vset(model->log_prior[c]));
         for (ptrdiff_t i = 0; i < model->terms; i++) {

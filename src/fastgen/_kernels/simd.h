@@ -79,6 +79,48 @@ static ALWAYS_INLINE vd vfma(vd a, vd b, vd c) {
 #endif
 }
 
+/* Single precision, twice the lanes: for what is then known to be right, or done again in doubles. */
+typedef float vs __attribute__((vector_size(VL * 8), may_alias));
+typedef int32_t vsi __attribute__((vector_size(VL * 8)));
+typedef float vs_half __attribute__((vector_size(VL * 4), may_alias));
+
+#if VL == 8
+#define SSET(x) ((vs){(x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x), (x)})
+#elif VL == 4
+#define SSET(x) ((vs){(x), (x), (x), (x), (x), (x), (x), (x)})
+#else
+#define SSET(x) ((vs){(x), (x), (x), (x)})
+#endif
+
+static ALWAYS_INLINE vs sset(float x) { return SSET(x); }
+static ALWAYS_INLINE vs sfma(vs a, vs b, vs c) {
+#if VL == 8
+    return (vs)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VL == 4
+    return (vs)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+static ALWAYS_INLINE vs smax(vs a, vs b) {
+#if VL == 8
+    return (vs)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VL == 4
+    return (vs)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (vs)(((vsi)(a > b) & (vsi)a) | (~(vsi)(a > b) & (vsi)b));
+#endif
+}
+static ALWAYS_INLINE vs smin(vs a, vs b) {
+#if VL == 8
+    return (vs)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VL == 4
+    return (vs)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return (vs)(((vsi)(a < b) & (vsi)a) | (~(vsi)(a < b) & (vsi)b));
+#endif
+}
+
 /* Whether any lane is not zero (NaN counts). */
 static ALWAYS_INLINE int any_lane(vd a) {
     int any = 0;
