@@ -296,6 +296,41 @@ def test_rows_of_zeros_have_the_same_bits_among_others(rng, dtype, C, d):
     np.testing.assert_allclose(found, nb.score(rows, [linear], np.zeros(C), "joint"), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["i8", "i4", "i2", "u1", "i1"])
+@pytest.mark.parametrize("sizes", [(16,) * 20, (3, 4, 2, 4, 1), (1, 1), (5, 2, 7), (17, 2), (2,) * 6])
+@pytest.mark.parametrize("layout", ["rows", "columns of a wider array", "by columns", "reversed"])
+def test_counts_of_many_rows(rng, dtype, sizes, layout):
+    """Pairs of columns are counted at a time; codes beyond are found all the same, and left out."""
+    n, C, d = 60_000, 5, len(sizes)
+    codes = rng.integers(0, C, n)
+    X = np.stack([rng.integers(0, size, n) for size in sizes], axis=1).astype(dtype)
+    odd = rng.integers(0, n, (4, d))
+    for j, size in enumerate(sizes):
+        X[odd[0, j], j] = size  # within the bits of a code, or not
+        X[odd[1, j], j] = 120
+        if X.dtype.kind == "i":
+            X[odd[2, j], j] = -1
+            X[odd[3, j], j] = np.iinfo(dtype).min
+    if layout == "columns of a wider array":
+        X = np.concatenate([X, X, X], axis=1)[:, d : 2 * d]
+    elif layout == "by columns":
+        X = np.asfortranarray(X)
+    elif layout == "reversed":
+        X = np.ascontiguousarray(X[::-1])[::-1]
+    expected = []
+    for j, size in enumerate(sizes):
+        known = (X[:, j] >= 0) & (X[:, j] < size)
+        expected.append(np.bincount(codes[known] * size + X[known, j], minlength=C * size).reshape(C, size))
+    found = [nb.category_counts(X, codes, None, C, sizes, threads) for threads in (1, 2, 7)]
+    for weight, counts, met in found:
+        np.testing.assert_array_equal(weight, np.bincount(codes))
+        for mine, theirs in zip(counts, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert met == (nb.UNSEEN | nb.NEGATIVE if X.dtype.kind == "i" else nb.UNSEEN)
+    clean = np.minimum(np.maximum(X, 0), np.array(sizes, dtype) - 1)
+    assert nb.category_counts(clean, codes, None, C, sizes)[2] == 0
+
+
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
 @pytest.mark.parametrize("C", [1, 3, 10, 33])
 @pytest.mark.parametrize("sizes", [(8, 1, 2), (16, 9), (17,), (3, 100, 16, 17) * 20, (2,) * 70])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from math import ceil
+from math import ceil, prod
 from operator import or_
 from threading import Lock
 from typing import Any, cast
@@ -28,6 +28,8 @@ _UNIT = 32
 _DENSE = 4 << 20  # bytes of sparse rows that are made dense at a time
 _LANES = 16  # most categories of columns that are looked up in registers
 _FIRST_CACHE = 16 << 10
+_SECOND_CACHE = 256 << 10
+_PAIRED = [np.dtype(name) for name in ("i8", "i4", "i1", "u1")]
 NOT_FINITE, NEGATIVE, UNSEEN = kernel.NOT_FINITE, kernel.NEGATIVE, kernel.UNSEEN
 
 Check = Callable[[Any, int], None]
@@ -111,8 +113,8 @@ def _screen(term: GaussianTerm, constants: Array) -> kernel.Screen | None:
     if C == 1 or not safe:
         return None
     k = np.minimum(k, 1e30)  # of impossible classes
-    single = [np.ascontiguousarray(x, np.float32) for x in (q, p, k)]
-    return kernel.Screen(centre, *single, (1 + a) / (1 - a) * (1 + u), 2 * c / (1 - a) * (1 + u))
+    q_, p_, k_ = (np.ascontiguousarray(x, np.float32) for x in (q, p, k))
+    return kernel.Screen(centre, q_, p_, k_, (1 + a) / (1 - a) * (1 + u), 2 * c / (1 - a) * (1 + u))
 
 
 @dataclass(frozen=True)
@@ -543,20 +545,56 @@ def category_counts(
     first = np.concatenate([[0], np.cumsum(widths + 2)]) * C
     begin = np.ascontiguousarray(first[:-1] + np.arange(C)[:, None] * (widths + 2), np.intp)
     term = _dense(kernel.TABLE, X, None, sizes=widths, first=np.ascontiguousarray(first[:-1], np.intp))
-    whole = weights is None and n < 1 << 32
-    ones = None if weights is not None or whole else np.ones(n)
     met = [0]
+    if weights is None and n < 1 << 32:
+        summed = _whole_counts(X, term, begin, codes, widths, first, n_threads, met)
+    else:
+        weights = np.ones(n) if weights is None else weights
 
-    def add(record: Any, start: int, stop: int) -> None:
-        tables = (record, None) if whole else (None, record)
-        met.append(kernel.counts(term, begin, codes, weights if ones is None else ones, start, stop, *tables))
+        def add(record: Array, start: int, stop: int) -> None:
+            met.append(kernel.counts(term, begin, codes, weights, start, stop, None, record))
 
-    def make() -> Any:
-        return np.zeros(first[-1], np.uint32 if whole else np.float64)
-
-    records = _summed(n, 8 * int(first[-1]), 1.0 * d, make, add, n_threads)
-    summed = np.zeros(first[-1])
-    for record in records:
-        summed += record
+        records = _summed(n, 8 * int(first[-1]), 1.0 * d, lambda: np.zeros(first[-1]), add, n_threads)
+        summed = reduce(np.add, records)
     blocks = [block.reshape(C, -1) for block in np.split(summed, first[1:-1])]
     return blocks[0].sum(axis=1), tuple(block[:, :-2] for block in blocks), _union(met)
+
+
+def _whole_counts(
+    X: Any, term: kernel.Term, begin: Index, codes: Index, widths: Index, first: Index, n_threads: int | None,
+    met: list[int],
+) -> Array:  # fmt: skip
+    """Numbers of rows are exact: each thread has tables of its own, small ones for pairs of columns."""
+    (n, d), C = X.shape, len(begin)
+    bits = int(widths.max() - 1).bit_length()
+    shape = C, (d + 1) // 2, 1 << bits, 1 << bits
+    size = prod(shape)
+    beside = X.dtype in _PAIRED and X.strides[1] == X.itemsize
+    by_pairs = beside and d > 1 and 4 * size <= _SECOND_CACHE and size < n
+    tables: list[tuple[NDArray[np.uint32], NDArray[np.uint32]]] = []
+
+    def make_body() -> Body:
+        whole, joint = np.zeros(first[-1], np.uint32), np.zeros(size if by_pairs else 0, np.uint32)
+        tables.append((whole, joint))
+
+        def body(start: int, stop: int) -> None:
+            if by_pairs:
+                met.append(kernel.pairs(term, begin, codes, start, stop, bits, joint, whole))
+            else:
+                met.append(kernel.counts(term, begin, codes, None, start, stop, whole, None))
+
+        return body
+
+    run_chunks(make_body, n, _UNIT, 1.0 * n * d, n_threads)
+    summed = reduce(np.add, [whole for whole, _ in tables], np.zeros(first[-1]))
+    if by_pairs:
+        joint = reduce(np.add, [joint for _, joint in tables], np.zeros(size)).reshape(shape)
+        sides = joint.sum(axis=3), joint.sum(axis=2)  # of even columns, and of odd ones
+        for j, width in enumerate(widths.tolist()):
+            block, counts = summed[first[j] : first[j + 1]].reshape(C, -1), sides[j % 2][:, j // 2]
+            block[:, :width] += counts[:, :width]
+            unseen = counts[:, width:].sum(axis=1)
+            block[:, width] += unseen
+            if unseen.any():
+                met.append(UNSEEN)
+    return summed

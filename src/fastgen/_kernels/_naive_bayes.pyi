@@ -108,6 +108,16 @@ def counts(
     whole: NDArray[np.uint32] | None,
     out: _Array | None,
 ) -> int: ...
+def pairs(
+    term: Term,
+    begin: _Index,
+    codes: _Index,
+    first: int,
+    stop: int,
+    bits: int,
+    joint: NDArray[np.uint32],
+    whole: NDArray[np.uint32],
+) -> int: ...
 def moments(
     term: Term,
     missing: bool,

@@ -71,6 +71,8 @@ cdef extern from "naive_bayes.h" nogil:
                        double* sums)
     int nb_counts(const nb_term* m, const Py_ssize_t* begin, const Py_ssize_t* codes, const double* weights,
                   Py_ssize_t first, Py_ssize_t stop, uint32_t* whole, double* counts)
+    int nb_pairs(const nb_term* m, const Py_ssize_t* begin, const Py_ssize_t* codes, Py_ssize_t first,
+                 Py_ssize_t stop, int bits, uint32_t* pairs, uint32_t* whole)
     void nb_moments(const nb_term* m, int missing, const Py_ssize_t* codes, const double* weights,
                     Py_ssize_t first, Py_ssize_t stop, double* total, double* about, double* count, double* sums,
                     double* squares)
@@ -210,6 +212,15 @@ def counts(Term term, const Py_ssize_t[:, ::1] begin, const Py_ssize_t[::1] code
     cdef int met
     with nogil:
         met = nb_counts(&term.t, &begin[0, 0], &codes[0], w, first, stop, n, sums)
+    return met
+
+
+def pairs(Term term, const Py_ssize_t[:, ::1] begin, const Py_ssize_t[::1] codes, Py_ssize_t first, Py_ssize_t stop,
+          int bits, uint32_t[::1] joint, uint32_t[::1] whole) -> int:
+    """The same in whole numbers by pairs of columns: nb_pairs. X: int64, int32, int8 or uint8, columns side by side."""
+    cdef int met
+    with nogil:
+        met = nb_pairs(&term.t, &begin[0, 0], &codes[0], first, stop, bits, &joint[0], &whole[0])
     return met
 
 

@@ -1065,6 +1065,63 @@ static int nb_counts(const nb_term *m, const ptrdiff_t *begin, const ptrdiff_t *
 #undef CALL
 }
 
+/* counts ((d + 1) / 2, 2^bits, 2^bits) += step at the low bits of the codes of columns 2 k and 2 k + 1 of a row; a last
+ * column is paired with itself. Returns the codes, or-ed. */
+static ALWAYS_INLINE uint64_t nb_pair_up(const char *x, const int type, ptrdiff_t d, int bits, uint32_t step,
+                                         uint32_t *counts) {
+    static const char size_of[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8};
+    const ptrdiff_t size = size_of[type];
+    const uint64_t mask = ((uint64_t)1 << bits) - 1;
+    uint64_t all = 0;
+#define PAIR(j, k)                                                                                                     \
+    do {                                                                                                               \
+        const uint64_t one = (uint64_t)nb_integer(x + (j) * size, type);                                               \
+        const uint64_t two = (uint64_t)nb_integer(x + (k) * size, type);                                               \
+        all |= one | two;                                                                                              \
+        counts[((one & mask) << bits) + (two & mask)] += step;                                                         \
+        counts += (ptrdiff_t)1 << 2 * bits;                                                                            \
+    } while (0)
+    for (; d >= 4; d -= 4, x += 4 * size) {
+        PAIR(0, 1);
+        PAIR(2, 3);
+    }
+    if (d >= 2) PAIR(0, 1);
+    if (d % 2) PAIR(d - 1, d - 1);
+#undef PAIR
+    return all;
+}
+
+/* The same in whole numbers by pairs of columns, which halves the increments: pairs (C, (d + 1) / 2, 2^bits, 2^bits).
+ * Rows with a code of more bits go to `whole`, as in nb_counts. */
+static ALWAYS_INLINE int nb_pairs_type(const nb_term *m, const int type, const ptrdiff_t *begin, const ptrdiff_t *codes,
+                                       ptrdiff_t first, ptrdiff_t stop, int bits, uint32_t *pairs, uint32_t *whole) {
+    const ptrdiff_t d = m->columns, record = (d + 1) / 2 << 2 * bits;
+    const ptrdiff_t ahead = VMAX(NB_AHEAD * m->row_stride, 8192);
+    const char *x = m->x + first * m->row_stride + m->offsets[0];
+    int met = 0;
+    for (ptrdiff_t i = first; i < stop; i++, x += m->row_stride) {
+        for (ptrdiff_t k = 0; k < VMIN(8 * d, m->row_stride); k += 64) __builtin_prefetch(x + ahead + k, 0, 3);
+        uint32_t *counts = pairs + codes[i] * record;
+        if (nb_pair_up(x, type, d, bits, 1, counts) >> bits) {
+            nb_pair_up(x, type, d, bits, (uint32_t)-1, counts);
+            met |= nb_counts(m, begin, codes, 0, i, i + 1, whole, 0);
+        }
+    }
+    return met;
+}
+
+static int nb_pairs(const nb_term *m, const ptrdiff_t *begin, const ptrdiff_t *codes, ptrdiff_t first, ptrdiff_t stop,
+                    int bits, uint32_t *pairs, uint32_t *whole) {
+#define CALL(type) return nb_pairs_type(m, type, begin, codes, first, stop, bits, pairs, whole)
+    switch (m->type) {
+    case NB_I64: CALL(NB_I64);
+    case NB_I32: CALL(NB_I32);
+    case NB_U8: CALL(NB_U8);
+    default: CALL(NB_I8);
+    }
+#undef CALL
+}
+
 /* Weight, count (C, d) and moments of the cells that are there, class by class: about the first of them, so that an
  * offset costs no digits. */
 static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, const int missing, const ptrdiff_t *codes,
