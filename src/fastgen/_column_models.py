@@ -517,14 +517,23 @@ def is_sparse(X: Matrix) -> bool:
 
 
 def log_shares(counts: Array, alpha: Any) -> Array:
-    """log of each row's shares, with alpha more of each entry; equal shares (the limit for alpha -> 0) of nothing."""
-    shares = counts + alpha  # there may be millions: no further copies
-    total = shares.sum(axis=1, keepdims=True)
+    """log of each row's shares, with alpha more of each entry; equal shares (the limit for alpha -> 0) of nothing.
+
+    By columns, as sparse rows are scored; in blocks, for there may be millions.
+    """
+    C, d = counts.shape
+    alphas = np.broadcast_to(np.asarray(alpha, np.float64), (d,))
+    total = np.array([(row + alphas).sum() for row in counts])
+    by_column = np.empty((d, C))
     with np.errstate(divide="ignore", invalid="ignore"):
-        np.log(shares, out=shares)
-        shares -= np.log(total)
-    shares[total[:, 0] == 0] = -np.log(max(1, counts.shape[1]))
-    return cast(Array, shares)
+        log_total = np.log(total)
+        for j in range(0, d, BLOCK_ROWS):
+            block = by_column[j : j + BLOCK_ROWS]
+            np.add(counts[:, j : j + BLOCK_ROWS].T, alphas[j : j + BLOCK_ROWS, None], out=block)
+            np.log(block, out=block)
+            block -= log_total
+    by_column[:, total == 0] = -np.log(max(1, d))
+    return by_column.T
 
 
 def n_categories(X: Matrix) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ a sparse one in compressed rows; it is checked by the caller.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from math import ceil, prod
 from operator import or_
@@ -158,10 +158,15 @@ class BinaryTerm:
     """(C, m)"""
     threshold: float
 
+    @cached_property
+    def ratio(self) -> Array:
+        """What an event adds."""
+        with np.errstate(invalid="ignore"):
+            return self.log_p - self.log_q
+
     def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
         """As the kernel takes them, and a constant for each class."""
-        with np.errstate(invalid="ignore"):
-            ratio = self.log_p - self.log_q
+        ratio = self.ratio
         if hasattr(X, "indptr"):
             return [_sparse(X, ratio, self.threshold)], self.log_q.sum(axis=1)
         finite = bool(np.isfinite(ratio).all())
@@ -260,8 +265,8 @@ def _as(X: Any, threshold: float | None) -> float:
 def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Term:
     binary = threshold is not None
     return kernel.Term(
-        kernel.SPARSE, _TYPES[X.data.dtype], X.data, a=_padded(weights.T), threshold=_as(X, threshold), binary=binary,
-        indices=X.indices, indptr=X.indptr, columns=X.shape[1],
+        kernel.SPARSE, _TYPES[X.data.dtype], X.data, a=np.ascontiguousarray(weights.T, np.float64),
+        threshold=_as(X, threshold), binary=binary, indices=X.indices, indptr=X.indptr, columns=X.shape[1],
     )  # fmt: skip
 
 
@@ -284,7 +289,7 @@ def score(
     """
     n, C = X.shape[0], len(log_prior)
     if hasattr(X, "indptr") and not all(
-        np.isfinite(term.log_p - term.log_q).all() for term in terms if isinstance(term, BinaryTerm)
+        np.isfinite(term.ratio).all() for term in terms if isinstance(term, BinaryTerm)
     ):
         check(X, NOT_FINITE)
         return _score_as_dense(X, terms, log_prior, what, n_threads)  # differences of infinities are no weights

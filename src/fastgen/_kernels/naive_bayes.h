@@ -546,10 +546,24 @@ static ALWAYS_INLINE ptrdiff_t nb_index(const void *array, const int wide, ptrdi
     return wide ? (ptrdiff_t)((const int64_t *)array)[i] : (ptrdiff_t)((const int32_t *)array)[i];
 }
 
-/* sums (rows, P) <- x a, of sparse rows; a: (columns, P). */
+/* The first n <= VL of the numbers at p, then zeros: nothing is read beyond. */
+static ALWAYS_INLINE vd nb_first(const double *p, ptrdiff_t n) {
+#if VL == 8
+    return (vd)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+#elif VL == 4
+    return (vd)_mm256_maskload_pd(p, (__m256i)((vi){0, 1, 2, 3} < ((vi)vset(0.0) + n)));
+#else
+    vd x = vset(0.0);
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = p[i];
+    return x;
+#endif
+}
+
+/* sums (rows, P) <- x a, of sparse rows; a: (columns, C). `width` times 8 classes from c on. */
 static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, const int wide, const int binary,
-                                          ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P, ptrdiff_t c, const int width,
-                                          double *sums) {
+                                          ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C, ptrdiff_t P, ptrdiff_t c,
+                                          const int width, double *sums) {
+    const ptrdiff_t last = VMIN(8, C - c - 8 * (width - 1)); /* classes among the last 8 */
     for (ptrdiff_t s = 0; s < rows; s++) {
         const ptrdiff_t first = nb_index(m->indptr, m->wide_indptr, row + s);
         const ptrdiff_t stop = nb_index(m->indptr, m->wide_indptr, row + s + 1);
@@ -558,31 +572,36 @@ static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, co
         for (ptrdiff_t k = first; k < stop; k++) {
             const double value = element(m->x, k, single);
             const ptrdiff_t ahead = VMIN(k + 12, stop - 1);
-            const double *next = m->a + nb_index(m->indices, wide, ahead) * P + c;
+            const double *next = m->a + nb_index(m->indices, wide, ahead) * C + c;
             EACH(v, width) __builtin_prefetch(next + v * 8, 0, 3);
-            const double *w = m->a + nb_index(m->indices, wide, k) * P + c;
+            if (C % 8) __builtin_prefetch(next + (width - 1) * 8 + last - 1, 0, 3); /* rows may begin within a line */
+            const double *w = m->a + nb_index(m->indices, wide, k) * C + c;
             /* NaN and infinity are to be seen in the sums */
             const vd factor = vset(binary ? (value > m->threshold ? 1.0 : 0.0) + value * 0.0 : value);
-            EACH(v, width * 8 / VL) acc[v] = vfma(factor, vload(w + v * VL), acc[v]);
+            EACH(v, (width - 1) * 8 / VL) acc[v] = vfma(factor, vload(w + v * VL), acc[v]);
+            EACH(v, 8 / VL) {
+                const int at = (width - 1) * 8 / VL + v;
+                acc[at] = vfma(factor, nb_first(w + at * VL, VMAX(0, VMIN(VL, last - v * VL))), acc[at]);
+            }
         }
         double *target = sums + s * P + c;
         EACH(v, width * 8 / VL) vstore(target + v * VL, acc[v]);
     }
 }
 
-static __attribute__((noinline)) void nb_sparse(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t P,
-                                                double *sums) {
+static __attribute__((noinline)) void nb_sparse(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
+                                                ptrdiff_t P, double *sums) {
     const int single = m->type == NB_F32;
 #define CALL(width)                                                                                                    \
     switch (4 * single + 2 * (m->wide_indices != 0) + (m->binary != 0)) {                                              \
-    case 0: nb_sparse_width(m, 0, 0, 0, row, rows, P, c, width, sums); break;                                          \
-    case 1: nb_sparse_width(m, 0, 0, 1, row, rows, P, c, width, sums); break;                                          \
-    case 2: nb_sparse_width(m, 0, 1, 0, row, rows, P, c, width, sums); break;                                          \
-    case 3: nb_sparse_width(m, 0, 1, 1, row, rows, P, c, width, sums); break;                                          \
-    case 4: nb_sparse_width(m, 1, 0, 0, row, rows, P, c, width, sums); break;                                          \
-    case 5: nb_sparse_width(m, 1, 0, 1, row, rows, P, c, width, sums); break;                                          \
-    case 6: nb_sparse_width(m, 1, 1, 0, row, rows, P, c, width, sums); break;                                          \
-    default: nb_sparse_width(m, 1, 1, 1, row, rows, P, c, width, sums); break;                                         \
+    case 0: nb_sparse_width(m, 0, 0, 0, row, rows, C, P, c, width, sums); break;                                       \
+    case 1: nb_sparse_width(m, 0, 0, 1, row, rows, C, P, c, width, sums); break;                                       \
+    case 2: nb_sparse_width(m, 0, 1, 0, row, rows, C, P, c, width, sums); break;                                       \
+    case 3: nb_sparse_width(m, 0, 1, 1, row, rows, C, P, c, width, sums); break;                                       \
+    case 4: nb_sparse_width(m, 1, 0, 0, row, rows, C, P, c, width, sums); break;                                       \
+    case 5: nb_sparse_width(m, 1, 0, 1, row, rows, C, P, c, width, sums); break;                                       \
+    case 6: nb_sparse_width(m, 1, 1, 0, row, rows, C, P, c, width, sums); break;                                       \
+    default: nb_sparse_width(m, 1, 1, 1, row, rows, C, P, c, width, sums); break;                                      \
     }
     NB_BY_WIDTH(P, CALL)
 #undef CALL
@@ -791,7 +810,7 @@ static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t 
             if (m->kind == NB_TABLE)
                 met |= nb_table(m, row, rows, P, sums);
             else
-                nb_sparse(m, row, rows, P, sums);
+                nb_sparse(m, row, rows, C, P, sums);
             nb_add_transposed(sums, C, P, x, joint);
         }
         if (model->infinite)
