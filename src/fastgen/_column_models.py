@@ -28,6 +28,7 @@ from fastgen._naive_bayes import (
     class_sums,
     observed_sums,
 )
+from fastgen._parallel import run_chunks
 from fastgen._validation import BLOCK_ROWS, Array
 from fastgen.errors import SingularCovarianceError, UnobservedColumnError
 
@@ -525,13 +526,19 @@ def log_shares(counts: Array, alpha: Any) -> Array:
     alphas = np.broadcast_to(np.asarray(alpha, np.float64), (d,))
     total = np.array([(row + alphas).sum() for row in counts])
     by_column = np.empty((d, C))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore"):
         log_total = np.log(total)
-        for j in range(0, d, BLOCK_ROWS):
-            block = by_column[j : j + BLOCK_ROWS]
-            np.add(counts[:, j : j + BLOCK_ROWS].T, alphas[j : j + BLOCK_ROWS, None], out=block)
-            np.log(block, out=block)
-            block -= log_total
+
+    def body(first: int, stop: int) -> None:
+        for j in range(first, stop, BLOCK_ROWS):
+            end = min(stop, j + BLOCK_ROWS)
+            block = by_column[j:end]
+            np.add(counts[:, j:end].T, alphas[j:end, None], out=block)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                np.log(block, out=block)
+                block -= log_total
+
+    run_chunks(lambda: body, d, 64, 4.0 * C * d)
     by_column[:, total == 0] = -np.log(max(1, d))
     return by_column.T
 
