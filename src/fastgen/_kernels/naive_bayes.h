@@ -127,14 +127,16 @@ typedef struct {
     ptrdiff_t each, left;     /* lines at each step, and of all */
     ptrdiff_t across, in_row; /* lines to the end of the row, and of a row */
     ptrdiff_t jump;           /* bytes from the end of a row's lines to the next row */
+    int near;                 /* it has room in the L1 cache, beside this one */
 } nb_next;
 
 static ALWAYS_INLINE nb_next nb_next_tile(const nb_term *m, ptrdiff_t row, ptrdiff_t from, ptrdiff_t steps) {
     static const char size[] = {8, 4, 1, 2, 4, 8, 1, 2, 4, 8}; /* by type */
-    nb_next next = {m->x + row * m->row_stride + m->offsets[from], 0, 0, 0, 0, 0};
+    nb_next next = {m->x + row * m->row_stride + m->offsets[from], 0, 0, 0, 0, 0, 0};
     if (!m->contiguous) return next;
     next.across = next.in_row = (VMIN(NB_COLUMNS, m->columns - from) * size[m->type] + 63) / 64;
     next.left = next.in_row * TILE;
+    next.near = next.left <= 128;
     next.each = (next.left + steps - 1) / steps;
     next.jump = m->row_stride - next.in_row * 64;
     return next;
@@ -145,7 +147,10 @@ static ALWAYS_INLINE void nb_fetch(nb_next *next) {
     if (next->left <= 0) return;
     next->left -= next->each;
     for (ptrdiff_t k = next->each; k; k--) {
-        __builtin_prefetch(next->at, 0, 2);
+        if (next->near)
+            __builtin_prefetch(next->at, 0, 3);
+        else
+            __builtin_prefetch(next->at, 0, 2);
         next->at += 64;
         if (--next->across == 0) {
             next->across = next->in_row;
