@@ -5,7 +5,7 @@ A *kind* (`GaussianKind`, ...) holds what the user chose. It takes data to stati
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
 from typing import Any, Protocol, Self, cast
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastgen._missing import Index
 from fastgen._naive_bayes import (
+    MOST_CATEGORIES,
     UNSEEN,
     BinaryTerm,
     Check,
@@ -38,16 +39,23 @@ Matrix = Any
 Codes = NDArray[np.intp]
 """Class of each row, as a position."""
 
-MOST_CATEGORIES = 2**31
-
 _EPS = float(np.finfo(np.float64).eps)
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------------
 
 
+class _Stacked:
+    """Records of arrays whose first axis is that of the classes."""
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Those of several sets of classes, as one."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cast(Any, cls))))
+
+
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(_Stacked):
     """Moments of C classes, about their own means."""
 
     weight: Array
@@ -66,11 +74,6 @@ class Moments:
         scatter = self.scatter + other.scatter + shift**2 * self.count * share
         return type(self)(self.weight + other.weight, count, self.mean + shift * share, scatter)
 
-    @classmethod
-    def stack(cls, parts: Sequence[Self]) -> Self:
-        """Those of several sets of classes, as one."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
-
     def pooled(self) -> Self:
         """Those of all classes together, C = 1."""
         return reduce(
@@ -82,7 +85,7 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(_Stacked):
     """Weighted sums of C classes."""
 
     weight: Array
@@ -94,11 +97,6 @@ class Sums:
 
     def __add__(self, other: Self) -> Self:
         return type(self)(self.weight + other.weight, self.count + other.count, self.total + other.total)
-
-    @classmethod
-    def stack(cls, parts: Sequence[Self]) -> Self:
-        """Those of several sets of classes, as one."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)

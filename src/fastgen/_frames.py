@@ -34,6 +34,10 @@ class Column:
             return _floats(self.values)
         raise ValueError(f"column {self.name!r} holds categories, not numbers: its family must be 'categorical'")
 
+    def value(self, row: int) -> Any:
+        """The value of a row, as the user has it."""
+        return self.values[row] if self.declared is None else self.declared[self.values[row]]
+
     def distinct(self) -> list[Any]:
         """The declared categories, in order; without, the values that occur, sorted."""
         if self.declared is not None:
@@ -77,7 +81,7 @@ def _is_missing(value: Any) -> bool:
 
 def is_frame(X: Any) -> bool:
     """Whether X is a data frame of pandas or polars."""
-    return hasattr(X, "iloc") or hasattr(X, "get_columns")
+    return (hasattr(X, "iloc") and len(X.shape) == 2) or hasattr(X, "get_columns")
 
 
 def columns_of(X: Any, estimator: Any) -> list[Column]:
@@ -96,6 +100,8 @@ def columns_of(X: Any, estimator: Any) -> list[Column]:
         read = _pandas if hasattr(X, "iloc") else _polars
         series = [X.iloc[:, j] for j in range(d)] if hasattr(X, "iloc") else X.get_columns()
         return [read(name, column) for name, column in zip(X.columns, series, strict=True)]
+    if not isinstance(X, np.ndarray) and len(getattr(X, "shape", (0, 0))) == 1:
+        raise ValueError(f"Expected 2D array or data frame, got 1D {type(X).__name__} instead")
     if isinstance(X, (list, tuple)) and np.asarray(X).dtype.kind in "US":
         X = np.array(X, dtype=object)  # numbers among text stay numbers
     if isinstance(X, np.ma.MaskedArray):
@@ -134,6 +140,9 @@ def _pandas(name: Any, series: Any) -> Column:
     if kind in "fiub":
         what = "float" if kind == "f" else "boolean" if kind == "b" else "integer"
         if not isinstance(dtype, np.dtype):  # nullable
+            if kind in "iu":
+                present = series.dropna().to_numpy(dtype=np.uint64 if kind == "u" else np.int64)
+                return Column(name, what, _integers(name, present, series.isna().to_numpy()))
             values = series.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
             values = series.to_numpy()
@@ -147,8 +156,10 @@ def _pandas(name: Any, series: Any) -> Column:
 
 def _polars(name: Any, series: Any) -> Column:
     dtype = series.dtype
-    if dtype.is_float() or dtype.is_integer():
-        return Column(name, "float" if dtype.is_float() else "integer", _wide(series.to_numpy()))
+    if dtype.is_float():
+        return Column(name, "float", _wide(series.to_numpy()))
+    if dtype.is_integer():
+        return Column(name, "integer", _integers(name, series.drop_nulls().to_numpy(), series.is_null().to_numpy()))
     text = str(dtype)
     if text == "Boolean":
         values = series.to_numpy()
@@ -164,6 +175,20 @@ def _polars(name: Any, series: Any) -> Column:
 def _positions(values: list[Any], declared: tuple[Any, ...]) -> NDArray[np.intp]:
     known = {value: i for i, value in enumerate(declared)}
     return np.array([MISSING if value is None else known[value] for value in values], np.intp)
+
+
+def _integers(name: Any, present: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    """Those that are there, and NaN, if that takes no digits."""
+    if not missing.any():
+        return present
+    if len(present) and max(abs(int(present.min())), abs(int(present.max()))) > 2**53:
+        raise ValueError(
+            f"column {name!r} holds integers above 2**53 and missing values, which have no common exact type: make "
+            "them categories or text"
+        )
+    values = np.full(len(missing), np.nan)
+    values[~missing] = present
+    return values
 
 
 def _wide(values: NDArray[Any]) -> NDArray[Any]:

@@ -25,12 +25,14 @@ from fastgen._validation import BLOCK_ROWS, Array, as_floats
 _TYPES = {np.dtype(name): i for i, name in enumerate(["f8", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])}
 _INFINITE = 1e290  # a weight of infinity: 0 times it is 0
 _UNIT = 32
+MOST_CATEGORIES = 2**31
 _DENSE = 4 << 20  # bytes of sparse rows that are made dense at a time
+_CANCELLED = 1e6  # how many times their variance the square of the rows' mean may be, about what they are summed
 _LANES = 16  # most categories of columns that are looked up in registers
 _FIRST_CACHE = 16 << 10
 _SECOND_CACHE = 256 << 10
 _PAIRED = [np.dtype(name) for name in ("i8", "i4", "i1", "u1")]
-NOT_FINITE, NEGATIVE, UNSEEN = kernel.NOT_FINITE, kernel.NEGATIVE, kernel.UNSEEN
+NOT_FINITE, NEGATIVE, UNSEEN, BROKEN = kernel.NOT_FINITE, kernel.NEGATIVE, kernel.UNSEEN, kernel.BROKEN
 
 Check = Callable[[Any, int], None]
 """Is given X and what a kernel has met that may be an error (NOT_FINITE, NEGATIVE, UNSEEN), to look closer."""
@@ -40,8 +42,9 @@ def as_matrix(X: Any) -> Any:
     """X as a kernel reads it: (n, d) of one of its types, or CSR of floats; copied only if it must be."""
     if hasattr(X, "tocsr"):
         X = X if X.format == "csr" else X.tocsr()
+        _check_csr(X)
         if X.dtype not in (np.float64, np.float32):
-            X = type(X)((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+            X = type(X)((as_floats(X.data, "X"), X.indices, X.indptr), shape=X.shape)
         parts: tuple[Any, ...] = (X.data, X.indices, X.indptr)
         if not all(part.flags.c_contiguous and part.dtype.isnative for part in parts):  # of a view, as .real gives
             parts = tuple(np.ascontiguousarray(part, part.dtype.newbyteorder("=")) for part in parts)
@@ -56,6 +59,28 @@ def as_matrix(X: Any) -> Any:
     if len(X.shape) != 2 or 0 in X.shape:
         raise ValueError(f"X must have shape (n_samples, n_features), at least one of each, got {X.shape}")
     return X
+
+
+def _check_csr(X: Any) -> None:
+    """Refuse row pointers that do not fit the entries; kernels see to the indices, which are many more."""
+    n, entries = X.shape[0], min(len(X.data), len(X.indices))
+    ends = X.indptr
+    whole = all(part.dtype.kind == "i" and part.itemsize in (4, 8) for part in (X.indices, ends))
+    if not whole or ends.shape != (n + 1,) or ends[0] != 0 or ends[-1] > entries or (np.diff(ends) < 0).any():
+        raise ValueError(
+            f"X is no valid CSR matrix: indptr must hold {n + 1} integers that rise from 0 to at most {entries}, and "
+            "indices integers, both of 32 or 64 bits"
+        )
+
+
+def _refuse_broken(met: int) -> None:
+    if met & BROKEN:
+        raise ValueError("X is no valid CSR matrix: its indices must be columns from 0 to n_features - 1")
+
+
+def _any_nan(X: Any) -> bool:
+    """Without a mask of all cells."""
+    return any(bool(np.isnan(X[i : i + BLOCK_ROWS]).any()) for i in range(0, len(X), BLOCK_ROWS))
 
 
 def _allow(X: Any, met: int) -> None:
@@ -271,8 +296,9 @@ def _sparse(X: Any, weights: Array, threshold: float | None = None) -> kernel.Te
 
 
 def score(
-    X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None = None, check: Check = _allow
-) -> NDArray[Any]:
+    X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None = None, check: Check = _allow,
+    out: Array | None = None,
+) -> NDArray[Any]:  # fmt: skip
     """What is wanted of log p(x, y) for each row.
 
     Parameters
@@ -286,13 +312,20 @@ def score(
     n_threads : int, optional
     check : callable, optional
         Is called if there may be values that the model does not take.
+    out : array, optional
+        Where to write; not for "predict".
     """
     n, C = X.shape[0], len(log_prior)
+    for term in terms:
+        _check_shapes(term, C, X.shape[1])
+    if out is not None and not out.flags.c_contiguous:
+        out[...] = score(X, terms, log_prior, what, n_threads, check)
+        return out
     if hasattr(X, "indptr") and not all(
         np.isfinite(term.ratio).all() for term in terms if isinstance(term, BinaryTerm)
     ):
-        check(X, NOT_FINITE)
-        return _score_as_dense(X, terms, log_prior, what, n_threads)  # differences of infinities are no weights
+        check(X, NOT_FINITE)  # differences of infinities are no weights
+        return _score_as_dense(X, terms, log_prior, what, n_threads, out)
     constants = np.array(log_prior, np.float64)
     parts: list[kernel.Term] = []
     for term in terms:
@@ -300,7 +333,8 @@ def score(
         parts += made
         constants = constants + constant
     labels = np.empty(n, np.intp) if what == "predict" else None
-    out = None if labels is not None else np.empty(n if what == "log_prob" else (n, C))
+    if labels is None and out is None:
+        out = np.empty(n if what == "log_prob" else (n, C))
     flat = None if out is None else out.reshape(-1)
     width = C if out is not None and out.ndim == 2 else 1
     fallback = int(np.argmax(log_prior))
@@ -335,15 +369,16 @@ def score(
     cost = n * C * X.shape[1] * 0.1
     run_chunks(lambda: make_body(False)(), n, _UNIT, cost, n_threads)
     if met:
+        _refuse_broken(met)
         check(X, met)
         if hasattr(X, "indptr"):
-            if any(isinstance(term, BinaryTerm) for term in terms) and np.isnan(X.data).any():
-                return _score_as_dense(X, terms, log_prior, what, n_threads)
+            if _any_nan(X.data):
+                return _score_as_dense(X, terms, log_prior, what, n_threads, out)
         else:
             for term in terms:
                 if isinstance(term, TableTerm) and term.unseen is None:
                     _refuse_unseen(X, term)
-            if met & NOT_FINITE and X.dtype.kind == "f" and np.isnan(X).any():
+            if met & NOT_FINITE and X.dtype.kind == "f" and _any_nan(X):
                 run_chunks(lambda: make_body(True)(), n, _UNIT, cost, n_threads)
     if out is not None:
         for term in terms:
@@ -354,10 +389,30 @@ def score(
     return cast(Index, labels)
 
 
-def _score_as_dense(X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None) -> NDArray[Any]:
+def _score_as_dense(
+    X: Any, terms: Sequence[Term], log_prior: Array, what: str, n_threads: int | None, out: Array | None
+) -> NDArray[Any]:
+    """In blocks."""
     rows = max(1, _DENSE // (8 * X.shape[1]))
-    blocks = [X[i : i + rows].toarray() for i in range(0, X.shape[0], rows)]
-    return np.concatenate([score(block, terms, log_prior, what, n_threads) for block in blocks])
+    n, C = X.shape[0], len(log_prior)
+    result: NDArray[Any] = np.empty(n, np.intp) if what == "predict" else np.empty(n if what == "log_prob" else (n, C))
+    if out is not None:
+        result = out
+    for i in range(0, n, rows):
+        result[i : i + rows] = score(X[i : i + rows].toarray(), terms, log_prior, what, n_threads)
+    return result
+
+
+def _check_shapes(term: Term, C: int, d: int) -> None:
+    """Fitted attributes may have been replaced: a kernel would read beyond them."""
+    m = d if term.columns is None else len(term.columns)
+    if isinstance(term, TableTerm):
+        fits = len(term.tables) == m and all(table.ndim == 2 and table.shape[1] == C for table in term.tables)
+    else:
+        parameters = [value for name, value in vars(term).items() if name not in ("columns", "threshold", "constant")]
+        fits = all(value.shape == (C, m) for value in parameters)
+    if not fits:
+        raise ValueError(f"the parameters must be of {C} classes and {m} columns")
 
 
 def _weights(term: Term) -> tuple[Array, ...]:
@@ -420,12 +475,18 @@ def class_moments(
     n, d = X.shape
     term = _dense(kernel.GAUSSIAN, X, None)
 
-    def totals(missing: bool) -> tuple[Array, Array, Array, Array]:
+    lost = False
+
+    def totals(missing: bool, given: Array | None = None) -> tuple[Array, Array, Array, Array]:
+        nonlocal lost
+        lost = False
+
         def add(record: tuple[Array, ...], first: int, stop: int) -> None:
-            kernel.moments(term, missing, codes, weights, first, stop, *record)
+            kernel.moments(term, missing, given is not None, codes, weights, first, stop, *record)
 
         def make() -> tuple[Array, ...]:
-            return np.zeros(C), *np.zeros((4, C, d))
+            total, about, *others = np.zeros(C), *np.zeros((4, C, d))
+            return total, about if given is None else given.copy(), *others
 
         weight, count, mean, scatter = np.zeros(C), *np.zeros((3, C, d))
         for part, about, counted, first, second in _summed(n, 32 * C * d, 2.0 * d, make, add, n_threads):
@@ -433,6 +494,7 @@ def class_moments(
             some = here > 0
             shift = np.divide(first, here, out=np.zeros((C, d)), where=some)
             spread = second - shift * first
+            lost |= bool((shift * first > _CANCELLED * spread).any())
             total = count + here
             share = np.divide(here, total, out=np.zeros((C, d)), where=total > 0)
             delta = np.where(some, about + shift - mean, 0.0)
@@ -444,10 +506,13 @@ def class_moments(
 
     with np.errstate(invalid="ignore", over="ignore"):
         found = totals(False)
-    if np.isfinite(found[2]).all() and np.isfinite(found[3]).all():
-        return found
-    check(X, NOT_FINITE)
-    return totals(True)
+        missing = not (np.isfinite(found[2]).all() and np.isfinite(found[3]).all())
+        if missing:
+            check(X, NOT_FINITE)
+            found = totals(True)
+        if lost and np.isfinite(found[2]).all():  # the first row lay far from the others: about the means, then
+            found = totals(missing, found[2])
+    return found
 
 
 def class_sums(
@@ -528,6 +593,7 @@ def _sparse_sums(
         return body
 
     run_chunks(make_body, len(pieces), 1, 10.0 * n + 2.0 * X.nnz, n_threads)
+    _refuse_broken(_union(met))
     for i, (weight, part) in more.items():
         total[pieces[i][2]] += weight[0]
         sums[pieces[i][2]] += part[0]
@@ -546,6 +612,8 @@ def category_counts(
     That is NEGATIVE (missing values too) or UNSEEN; it is left out.
     """
     n, d = X.shape
+    if max(sizes, default=0) >= MOST_CATEGORIES or (sum(sizes) + 2 * d) * C >= 1 << 48:
+        raise ValueError(f"tables of {C} classes and up to {max(sizes)} categories are too large to be counted")
     widths = np.array(sizes, np.intp)
     first = np.concatenate([[0], np.cumsum(widths + 2)]) * C
     begin = np.ascontiguousarray(first[:-1] + np.arange(C)[:, None] * (widths + 2), np.intp)

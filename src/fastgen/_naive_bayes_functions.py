@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastgen import _naive_bayes as nb
 from fastgen._missing import Index
 from fastgen._naive_bayes import BinaryTerm, GaussianTerm, LinearTerm, PoissonTerm, TableTerm, Term, as_matrix
-from fastgen._validation import Array, as_out, as_parameters, as_weights, check_choice, refuse_infinity
+from fastgen._validation import Array, as_floats, as_out, as_parameters, as_weights, check_choice, refuse_infinity
 
 _WHAT = ("joint", "predict", "proba", "log_proba", "log_prob")
 _MOST_TERMS = 4
@@ -49,7 +49,8 @@ def naive_bayes_log_joint(
         `GaussianTerm(columns, means, variances)`, `PoissonTerm(columns, rates)`,
         `BinaryTerm(columns, log_p, log_q, threshold)`, `TableTerm(columns, tables, unseen)`,
         `LinearTerm(columns, weights, constant)`; ``columns`` is an array of their m columns, or None for all.
-        Parameters are (C, m); ``tables`` are m arrays (categories, C).
+        Parameters are (C, m); ``tables`` are m arrays (categories, C). Whether the values of a `PoissonTerm` are 0, 1,
+        2, ... is not looked at.
     log_prior : array (C,), optional
         Default: 0.
     what : {"joint", "predict", "proba", "log_proba", "log_prob"}
@@ -67,7 +68,10 @@ def naive_bayes_log_joint(
     Raises
     ------
     ValueError
-        Shapes that do not agree, infinity in X, a category from the end of its table on if ``unseen`` is None.
+        Shapes that do not agree, infinity in X, a category from the end of its table on if ``unseen`` is None, indices
+        of a CSR matrix that are no columns, sparse X with a threshold below 0.
+    TypeError
+        Complex numbers, long doubles, text; sparse X with other terms.
 
     Notes
     -----
@@ -98,18 +102,16 @@ def naive_bayes_log_joint(
             raise ValueError("out is for floats: predict returns a new array of integers")
         values = matrix.data if hasattr(matrix, "indptr") else matrix
         out = cast(Array, as_out(out, (n,) if what == "log_prob" else (n, C), np.dtype(np.float64), values))
-    result = nb.score(matrix, checked, prior, what, n_threads, _refuse_infinity)
-    if out is None:
-        return result
-    out[...] = result
-    return out
+    if hasattr(matrix, "indptr") and isinstance(checked[0], BinaryTerm):
+        matrix = _events(matrix, checked[0].threshold)
+    return nb.score(matrix, checked, prior, what, n_threads, _refuse_infinity, out)
 
 
 def _classes(term: Any) -> int:
     if not isinstance(term, (GaussianTerm, LinearTerm, BinaryTerm, TableTerm, PoissonTerm)):
         raise TypeError(f"terms must be GaussianTerm, PoissonTerm, BinaryTerm, TableTerm or LinearTerm, got {term!r}")
     if isinstance(term, TableTerm):
-        return int(np.shape(term.tables[0])[-1]) if len(term.tables) else 0
+        return int(np.shape(term.tables[0])[-1]) if len(term.tables) and np.ndim(term.tables[0]) == 2 else 0
     first = next(value for name, value in vars(term).items() if name != "columns")
     return int(np.shape(first)[0]) if np.ndim(first) else 0
 
@@ -152,15 +154,25 @@ def _check(term: Term, X: Any, C: int) -> Term:
         return LinearTerm(columns, _logs(term.weights, "weights", shape), constant)
     if len(term.tables) != shape[1]:
         raise ValueError(f"tables must be {shape[1]}, one for each column, got {len(term.tables)}")
-    tables = tuple(_logs(table, "tables", (len(table), C)) for table in term.tables)
+    tables = tuple(_logs(table, "tables", (*np.shape(table)[:1], C)) for table in term.tables)
     unseen = None if term.unseen is None else tuple(_logs(value, "unseen", (C,)) for value in term.unseen)
     if unseen is not None and len(unseen) != len(tables):
         raise ValueError(f"unseen must be {len(tables)} arrays, one for each column, got {len(unseen)}")
     return TableTerm(columns, tables, unseen)
 
 
+def _events(X: Any, threshold: float) -> Any:
+    """A sparse X whose entries are compared with a threshold: duplicates have been added up."""
+    if threshold < 0:
+        raise ValueError(f"threshold must not be negative for sparse X, whose other cells are 0; got {threshold}")
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
 def _logs(value: ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(value, np.float64)
+    array = np.asarray(as_floats(value, name), np.float64)
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if np.isnan(array).any():
@@ -214,6 +226,15 @@ def class_moments(
     ------
     ValueError
         Infinity, shapes that do not agree, classes that are not from 0 to ``n_classes - 1``.
+    TypeError
+        Sparse X, complex numbers, long doubles, text.
+
+    Notes
+    -----
+    O(n d), one walk over the rows. Moments of blocks are taken about one of their rows, so that an offset costs no
+    digits; where that row lies far from the others, all is done once more about the means. Blocks are merged as in T.
+    F. Chan, G. H. Golub, R. J. LeVeque (1983), Algorithms for computing the sample variance, The American Statistician
+    37.
     """
     matrix = _dense(X)
     codes, weights = _codes(y, len(matrix), n_classes), as_weights(sample_weight, len(matrix))
@@ -239,7 +260,7 @@ def class_sums(
         The classes, numbered from 0.
     n_classes : int
     threshold : float, optional
-        Each value above it counts as 1, others as 0. In CSR each entry on its own.
+        Each value above it counts as 1, others as 0. Not negative for CSR, where duplicate entries add up first.
     sample_weight : array (n,), optional
     n_threads : int, optional
 
@@ -252,11 +273,20 @@ def class_sums(
     Raises
     ------
     ValueError
-        NaN or infinity, shapes that do not agree, classes that are not from 0 to ``n_classes - 1``.
+        NaN or infinity, shapes that do not agree, classes that are not from 0 to ``n_classes - 1``, indices of a CSR
+        matrix that are no columns, sparse X with a threshold below 0.
+    TypeError
+        Complex numbers, long doubles, text.
+
+    Notes
+    -----
+    O(n d), or O(entries) for CSR, in one walk over the rows.
     """
     matrix = as_matrix(X)
     n = matrix.shape[0]
     codes, weights = _codes(y, n, n_classes), as_weights(sample_weight, n)
+    if hasattr(matrix, "indptr") and threshold is not None:
+        matrix = _events(matrix, threshold)
     total, sums, met = nb.class_sums(matrix, codes, weights, int(n_classes), threshold, n_threads)
     if met & nb.NOT_FINITE:
         values = matrix.data if hasattr(matrix, "indptr") else matrix
@@ -297,7 +327,15 @@ def category_counts(
     Raises
     ------
     ValueError
-        A code from ``sizes[j]`` on, shapes that do not agree, classes that are not from 0 to ``n_classes - 1``.
+        A code from ``sizes[j]`` on, shapes that do not agree, classes that are not from 0 to ``n_classes - 1``, tables
+        of more than 2**48 cells.
+    TypeError
+        Sparse X, complex numbers, long doubles, text.
+
+    Notes
+    -----
+    O(n d) in one walk over the rows; without weights, and if tables for pairs of columns fit the L2 cache, with an
+    increment for two columns.
     """
     matrix = _dense(X)
     n, d = matrix.shape

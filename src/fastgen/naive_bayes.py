@@ -102,6 +102,17 @@ _MIXED_ROWS = 1 << 15
 _FAMILIES = ("gaussian", "poisson", "bernoulli", "categorical")
 
 
+def _check_labels(labels: NDArray[Any]) -> None:
+    """Refuse what are no classes. However many there are, that is no reason to warn."""
+    if labels.dtype.kind in "iu":
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        if labels.dtype.kind == "O" and len({isinstance(label, str) for label in labels.tolist()}) == 1:
+            labels = np.array(labels.tolist())
+        check_classification_targets(labels)
+
+
 class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
     """Bayes' rule over independent columns: statistics of each class, that add up, and a fit from them."""
 
@@ -184,6 +195,9 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
 
     def _check_alpha(self) -> Any:
         """The smoothing parameter: a number, or one for each column."""
+        for name in ("force_alpha", "fit_prior", "norm"):
+            if not isinstance(getattr(self, name, True), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         alpha: Any = self.alpha
         if not isinstance(alpha, Real):
             alpha = np.asarray(as_floats(alpha, "alpha"), np.float64)
@@ -215,11 +229,12 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array (n, d), or sparse matrix where the class takes it
-            Not copied; a `numpy.memmap` may be larger than memory. CSR as it is, duplicate entries add up.
+            Not copied, but by fits with unknown labels; a `numpy.memmap` may be larger than memory. CSR as it is,
+            duplicate entries add up.
         y : array (n,)
             Labels of any kind. With ``semi_supervised=True``, -1 is an unknown label.
         sample_weight : array (n,), optional
-            A weight of 2 is the same as the row twice.
+            A weight of 2 is the same as the row twice (but for ``epsilon_``, which is without weights).
 
         Returns
         -------
@@ -244,12 +259,15 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
         weights = as_weights(sample_weight, data.shape[0])
         unknown = self._unlabelled(labels)
         if unknown.any():
-            labels = np.array(labels[~unknown].tolist())
-            if not len(labels):
+            if unknown.all():
                 raise ValueError("y must hold at least one label that is known: all are -1")
-        if labels.dtype.kind not in "iu":  # integers always are classes, and there may be many
-            check_classification_targets(labels)
+            if weights is not None and not weights[~unknown].any():
+                raise ValueError("y must hold at least one label that is known and has weight: those of weight do not")
+            labels = labels[~unknown]
+        _check_labels(labels)
         self.classes_, codes = classes_of(labels)
+        if self.classes_.dtype.kind == "O":  # as scikit-learn has them
+            self.classes_ = np.array(self.classes_.tolist())
         if unknown.any():
             self._fit_semi_supervised(data, codes, weights, unknown)
             return
@@ -293,6 +311,8 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             raise ValueError("classes must be passed on the first call to partial_fit.")
         data, labels = self._validate(X, y, reset=first)
         if classes is not None:
+            if not np.size(cast(Any, classes)):
+                raise ValueError("classes must hold at least one label")
             wanted = unique_labels(classes)
             if first:
                 self.classes_ = wanted
@@ -302,8 +322,7 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
                 )
         if self._unlabelled(labels).any():
             raise ValueError("partial_fit needs labels: give the rows whose label is unknown (-1) to fit")
-        if labels.dtype.kind not in "iu":
-            check_classification_targets(labels)
+        _check_labels(labels)
         codes = encode(labels, self.classes_)
         if codes.min() < 0:
             others = np.unique(labels[codes < 0])
@@ -314,6 +333,8 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
         if not first:
             statistics = tuple(map(add, self._statistics, statistics))
         self._update(statistics)
+        for name in ("n_iter_", "history_", "stop_reason_"):  # of a fit before
+            self.__dict__.pop(name, None)
         return self
 
     def _count(self, X: Matrix, codes: Codes, weights: Array | None, C: int) -> tuple[Any, ...]:
@@ -504,7 +525,7 @@ class _GenerativeNB(_BaseNB):
                 log_prob = logsumexp(joint)
                 if log_prob.min() == -np.inf:
                     row = int(rest[start + int(log_prob.argmin())])
-                    raise ValueError(f"no class allows row {row}, whose label is unknown: increase alpha")
+                    raise ValueError(f"no class allows row {row}, whose label is unknown")
                 objective += _weighted_sum(log_prob, w)
                 posterior = softmax(joint, out=joint)
                 if w is not None:
@@ -561,7 +582,7 @@ class GaussianNB(_GenerativeNB):
         Weight of the training samples of each class.
     class_prior_ : array (C,)
     theta_ : array (C, d)
-        Means. float32 if X is.
+        Means. float32 if X is, and can hold the variances.
     var_ : array (C, d)
         Variances, with ``epsilon_``.
     epsilon_ : float
@@ -631,9 +652,13 @@ class GaussianNB(_GenerativeNB):
         return _log_priors(self.priors, weight)
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
-        self.class_prior_ = _exact_prior(self.priors, self.class_count_, log_prior).astype(self._dtype)
-        self.theta_ = models[0].means.astype(self._dtype)
-        self.var_ = models[0].variances.astype(self._dtype)
+        means, variances = models[0].means, models[0].variances
+        limits = np.finfo(np.float32 if self._dtype == np.float32 else np.float64)
+        seen = variances[variances > 0]
+        fits = np.all((seen >= limits.tiny) & (seen <= limits.max))
+        dtype = self._dtype if fits else np.dtype(np.float64)
+        self.class_prior_ = _exact_prior(self.priors, self.class_count_, log_prior).astype(dtype)
+        self.theta_, self.var_ = means.astype(dtype), variances.astype(dtype)
 
     def _log_prior(self) -> Array:
         with np.errstate(divide="ignore"):
@@ -708,6 +733,20 @@ class _WordsNB(_DiscreteNB):
 
     _takes_sparse = True
     _takes_nan = False
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _kinds(self) -> Sequence[Kind]:
+        return [MultinomialKind(None, self._alpha)]
+
+    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
+        checked = super()._validate(X, y, reset=reset)
+        if isinstance(checked, tuple):
+            self._alpha = self._check_alpha()
+        return checked
 
     def _look_closer(self, X: Matrix, met: int) -> None:
         super()._look_closer(X, met)
@@ -786,20 +825,6 @@ class MultinomialNB(_WordsNB, _GenerativeNB):
         self.semi_supervised = semi_supervised
         self.tol = tol
         self.max_iter = max_iter
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        return tags
-
-    def _kinds(self) -> Sequence[Kind]:
-        return [MultinomialKind(None, self._alpha)]
-
-    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
-        checked = super()._validate(X, y, reset=reset)
-        if isinstance(checked, tuple):
-            self._alpha = self._check_alpha()
-        return checked
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
         self.class_log_prior_ = log_prior
@@ -903,20 +928,6 @@ class ComplementNB(_WordsNB):
         self.fit_prior = fit_prior
         self.class_prior = class_prior
         self.norm = norm
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        return tags
-
-    def _kinds(self) -> Sequence[Kind]:
-        return [MultinomialKind(None, self._alpha)]
-
-    def _validate(self, X: Any, y: Any = "no_validation", *, reset: bool = False) -> Any:
-        checked = super()._validate(X, y, reset=reset)
-        if isinstance(checked, tuple):
-            self._alpha = self._check_alpha()
-        return checked
 
     def _adopt(self, log_prior: Array, models: list[Any]) -> None:
         self.class_log_prior_ = log_prior
@@ -1038,10 +1049,15 @@ class BernoulliNB(_DiscreteNB, _GenerativeNB):
         self.class_log_prior_ = log_prior
         self.feature_count_ = self._statistics[0].total
         self.feature_log_prob_ = models[0].log_p
-        self._log_q = models[0].log_q  # log(1 - p) would lose digits where p is near 1
+        self._log_q = models[0].log_p, models[0].log_q  # log(1 - p) would lose digits where p is near 1
 
     def _models(self) -> Sequence[Model]:
-        return [BernoulliModel(None, np.asarray(self.feature_log_prob_, np.float64), self._log_q, self._threshold())]
+        log_p, log_q = self._log_q
+        if self.feature_log_prob_ is not log_p:  # the user's
+            log_p = np.asarray(self.feature_log_prob_, np.float64)
+            with np.errstate(divide="ignore"):
+                log_q = np.log(-np.expm1(log_p))
+        return [BernoulliModel(None, log_p, log_q, self._threshold())]
 
 
 def _refuse_others_than_0_and_1(X: Matrix) -> None:
@@ -1207,7 +1223,8 @@ class MixedNB(_GenerativeNB):
         Smoothing: how many more of each category, event, and row without event are taken to have been seen in each
         class; of Poisson columns, how many more observations of the mean of all classes.
     var_smoothing : float, default=1e-9
-        Share of each Gaussian column's variance that is added to its variance in each class.
+        Share of each Gaussian column's variance that is added to its variance in each class; to that of a constant
+        column, ``var_smoothing`` itself.
     semi_supervised : bool, default=False
         Whether the label -1 means that it is unknown: `fit` then takes these rows into account, by EM.
     tol : float, default=1e-6
@@ -1241,7 +1258,8 @@ class MixedNB(_GenerativeNB):
     A category that was never seen has the probability of one of count 0, alpha / (weight + alpha M_j); with ``alpha=0``
     it is a ValueError. An event is a value above 0. Poisson columns hold 0, 1, 2, ...
 
-    Data frames and arrays with categories are copied once, as float64.
+    Data frames and arrays with categories are copied once, as float64. `partial_fit` chooses the families by its first
+    block: name those of which it may not show what they are, as of counts that begin with 0 and 1 alone.
 
     Examples
     --------
@@ -1300,7 +1318,8 @@ class MixedNB(_GenerativeNB):
         columns = columns_of(X, self)
         n = len(columns[0].values)
         labels = check_X_y(np.zeros((n, 1)), y, estimator=self)[1] if fitting else None
-        validate_data(self, X if is_frame(X) else np.empty((n, len(columns))), skip_check_array=True, reset=reset)
+        shaped = X if is_frame(X) else np.broadcast_to(0.0, (n, len(columns)))
+        validate_data(self, shaped, skip_check_array=True, reset=reset)
         if fitting:
             check_number(self.alpha, "alpha", Real, 0)
         if reset:
@@ -1345,7 +1364,14 @@ class MixedNB(_GenerativeNB):
         for j, (column, family) in enumerate(zip(columns, self.families_, strict=True)):
             if family == "categorical":
                 codes = column.codes(self._known[j])
-                data[:, j] = np.where(codes == UNKNOWN, len(self._known[j]), codes)
+                unseen = codes == UNKNOWN
+                if self.alpha == 0 and unseen.any():
+                    row = int(unseen.argmax())
+                    raise ValueError(
+                        f"row {row} holds {column.value(row)!r} in column {column.name!r}, which is none of its "
+                        "categories: without smoothing (alpha=0) no class allows it"
+                    )
+                data[:, j] = np.where(unseen, len(self._known[j]), codes)
                 data[codes == MISSING, j] = np.nan
             else:
                 data[:, j] = column.numbers()
@@ -1405,16 +1431,23 @@ class MixedNB(_GenerativeNB):
         self.__dict__.pop("_rows", None)
         counts = self._of("poisson")
         if statistics is None and len(counts):  # the prior of the rates is that of all rows
-            kind = PoissonKind(counts)
-            self._rows = kind.statistics(X, np.zeros(len(X), np.intp), weights, 1, self._look_closer)
+            self._rows = PoissonKind(counts).statistics(X, np.zeros(len(X), np.intp), weights, 1, self._look_closer)
         columns = self._of("gaussian")
         if not len(columns):
             self.epsilon_ = np.empty(0)
             return
-        spread = _spread(X[:, columns], weights, None if statistics is None else statistics[0])
+        if weights is None and statistics is not None:
+            spread = statistics[0].pooled()
+        else:
+            kind = GaussianKind(columns)
+            blocks = (X[i : i + _MIXED_ROWS] for i in range(0, len(X), _MIXED_ROWS))
+            spread = reduce(
+                add,
+                (kind.statistics(block, np.zeros(len(block), np.intp), None, 1, self._look_closer) for block in blocks),
+            )
         self._spread = self._spread + spread if hasattr(self, "_spread") else spread
-        count = self._spread.count[0]
-        self.epsilon_ = self.var_smoothing * self._spread.scatter[0] / np.where(count > 0, count, 1.0)
+        variance = self._spread.scatter[0] / np.where(self._spread.count[0] > 0, self._spread.count[0], 1.0)
+        self.epsilon_ = self.var_smoothing * np.where(variance > 0, variance, 1.0)
 
     def _forget(self) -> None:
         super()._forget()

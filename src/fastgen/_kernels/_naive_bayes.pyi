@@ -20,6 +20,7 @@ LOG_PROB: int
 NOT_FINITE: int
 NEGATIVE: int
 UNSEEN: int
+BROKEN: int
 GROUP: int
 VALUES: int
 ABOVE: int
@@ -121,6 +122,7 @@ def pairs(
 def moments(
     term: Term,
     missing: bool,
+    given: bool,
     codes: _Index,
     weights: _Array | None,
     first: int,

@@ -60,6 +60,7 @@ cdef extern from "naive_bayes.h" nogil:
     int _NOT_FINITE "NB_NOT_FINITE"
     int _NEGATIVE "NB_NEGATIVE"
     int _UNSEEN "NB_UNSEEN"
+    int _BROKEN "NB_BROKEN"
     int _GROUP "NB_GROUP"
     int _VALUES "NB_VALUES"
     int _ABOVE "NB_ABOVE"
@@ -73,7 +74,7 @@ cdef extern from "naive_bayes.h" nogil:
                   Py_ssize_t first, Py_ssize_t stop, uint32_t* whole, double* counts)
     int nb_pairs(const nb_term* m, const Py_ssize_t* begin, const Py_ssize_t* codes, Py_ssize_t first,
                  Py_ssize_t stop, int bits, uint32_t* pairs, uint32_t* whole)
-    void nb_moments(const nb_term* m, int missing, const Py_ssize_t* codes, const double* weights,
+    void nb_moments(const nb_term* m, int missing, int given, const Py_ssize_t* codes, const double* weights,
                     Py_ssize_t first, Py_ssize_t stop, double* total, double* about, double* count, double* sums,
                     double* squares)
 
@@ -90,6 +91,7 @@ LOG_PROB = _LOG_PROB
 NOT_FINITE = _NOT_FINITE
 NEGATIVE = _NEGATIVE
 UNSEEN = _UNSEEN
+BROKEN = _BROKEN
 GROUP = _GROUP
 VALUES = _VALUES
 ABOVE = _ABOVE
@@ -155,7 +157,7 @@ def score(list terms, const double[::1] log_prior, bint infinite, int what, Py_s
           double[::1] work, Screen screen=None) -> int:
     """Rows first..stop-1 under at most 8 terms: into out or labels, which begin with row `first`. See nb_score.
 
-    Returns which of NOT_FINITE, NEGATIVE and UNSEEN it has met.
+    Returns which of NOT_FINITE, NEGATIVE, UNSEEN and BROKEN it has met.
     """
     cdef nb_term[8] array
     cdef nb_model m
@@ -224,11 +226,14 @@ def pairs(Term term, const Py_ssize_t[:, ::1] begin, const Py_ssize_t[::1] codes
     return met
 
 
-def moments(Term term, bint missing, const Py_ssize_t[::1] codes, const double[::1] weights, Py_ssize_t first,
-            Py_ssize_t stop, double[::1] total, double[:, ::1] about, double[:, ::1] count,
+def moments(Term term, bint missing, bint given, const Py_ssize_t[::1] codes, const double[::1] weights,
+            Py_ssize_t first, Py_ssize_t stop, double[::1] total, double[:, ::1] about, double[:, ::1] count,
             double[:, ::1] first_moment, double[:, ::1] second_moment) -> None:
-    """Moments of each class about `about`, its first row, which is set; all else is added to. count: if missing."""
+    """Moments of each class about `about`, which is given, or set to its first row; all else is added to.
+
+    count: if missing.
+    """
     cdef const double* w = NULL if weights is None else &weights[0]
     with nogil:
-        nb_moments(&term.t, missing, &codes[0], w, first, stop, &total[0], &about[0, 0], &count[0, 0],
+        nb_moments(&term.t, missing, given, &codes[0], w, first, stop, &total[0], &about[0, 0], &count[0, 0],
                    &first_moment[0, 0], &second_moment[0, 0])

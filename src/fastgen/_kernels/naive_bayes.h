@@ -26,8 +26,9 @@ enum { NB_F64, NB_F32, NB_I8, NB_I16, NB_I32, NB_I64, NB_U8, NB_U16, NB_U32, NB_
 /* What is wanted. */
 enum { NB_JOINT, NB_PREDICT, NB_PROBA, NB_LOG_PROBA, NB_LOG_PROB };
 
-/* What a kernel has met: sums that are not finite; negative values, or codes of missing ones; codes of no category. */
-enum { NB_NOT_FINITE = 1, NB_NEGATIVE = 2, NB_UNSEEN = 4 };
+/* What a kernel has met: sums that are not finite; negative values, or codes of missing ones; codes of no category;
+ * indices of no column. */
+enum { NB_NOT_FINITE = 1, NB_NEGATIVE = 2, NB_UNSEEN = 4, NB_BROKEN = 8 };
 
 typedef struct {
     int kind, type;
@@ -413,7 +414,7 @@ static __attribute__((noinline)) void nb_dense(const nb_term *m, ptrdiff_t row, 
 static ALWAYS_INLINE ptrdiff_t nb_code(const char *cell, const int type, ptrdiff_t size) {
     if (type <= NB_F32) {
         const double value = nb_value(cell, type);
-        return !(value >= 0.0) ? size + 1 : value >= (double)size ? size : (ptrdiff_t)value;
+        return !(value > -1.0) ? size + 1 : value >= (double)size ? size : (ptrdiff_t)value;
     }
     if (type == NB_U64) return *(const uint64_t *)cell < (uint64_t)size ? *(const ptrdiff_t *)cell : size;
     const int64_t value = type == NB_I8    ? *(const int8_t *)cell
@@ -565,10 +566,11 @@ static ALWAYS_INLINE vd nb_first(const double *p, ptrdiff_t n) {
 }
 
 /* sums (rows, P) <- x a, of sparse rows; a: (columns, C). `width` times 8 classes from c on. */
-static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, const int wide, const int binary,
-                                          ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C, ptrdiff_t P, ptrdiff_t c,
-                                          const int width, double *sums) {
+static ALWAYS_INLINE int nb_sparse_width(const nb_term *m, const int single, const int wide, const int binary,
+                                         ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C, ptrdiff_t P, ptrdiff_t c,
+                                         const int width, double *sums) {
     const ptrdiff_t last = VMIN(8, C - c - 8 * (width - 1)); /* classes among the last 8 */
+    int broken = 0;
     for (ptrdiff_t s = 0; s < rows; s++) {
         const ptrdiff_t first = nb_index(m->indptr, m->wide_indptr, row + s);
         const ptrdiff_t stop = nb_index(m->indptr, m->wide_indptr, row + s + 1);
@@ -580,7 +582,12 @@ static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, co
             const double *next = m->a + nb_index(m->indices, wide, ahead) * C + c;
             EACH(v, width) __builtin_prefetch(next + v * 8, 0, 3);
             if (C % 8) __builtin_prefetch(next + (width - 1) * 8 + last - 1, 0, 3); /* rows may begin within a line */
-            const double *w = m->a + nb_index(m->indices, wide, k) * C + c;
+            const ptrdiff_t j = nb_index(m->indices, wide, k);
+            if ((size_t)j >= (size_t)m->columns) {
+                broken = NB_BROKEN;
+                break;
+            }
+            const double *w = m->a + j * C + c;
             /* NaN and infinity are to be seen in the sums */
             const vd factor = vset(binary ? (value > m->threshold ? 1.0 : 0.0) + value * 0.0 : value);
             EACH(v, (width - 1) * 8 / VL) acc[v] = vfma(factor, vload(w + v * VL), acc[v]);
@@ -592,24 +599,28 @@ static ALWAYS_INLINE void nb_sparse_width(const nb_term *m, const int single, co
         double *target = sums + s * P + c;
         EACH(v, width * 8 / VL) vstore(target + v * VL, acc[v]);
     }
+    return broken;
 }
 
-static __attribute__((noinline)) void nb_sparse(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
-                                                ptrdiff_t P, double *sums) {
+/* Returns what it has met. */
+static __attribute__((noinline)) int nb_sparse(const nb_term *m, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t C,
+                                               ptrdiff_t P, double *sums) {
     const int single = m->type == NB_F32;
+    int met = 0;
 #define CALL(width)                                                                                                    \
     switch (4 * single + 2 * (m->wide_indices != 0) + (m->binary != 0)) {                                              \
-    case 0: nb_sparse_width(m, 0, 0, 0, row, rows, C, P, c, width, sums); break;                                       \
-    case 1: nb_sparse_width(m, 0, 0, 1, row, rows, C, P, c, width, sums); break;                                       \
-    case 2: nb_sparse_width(m, 0, 1, 0, row, rows, C, P, c, width, sums); break;                                       \
-    case 3: nb_sparse_width(m, 0, 1, 1, row, rows, C, P, c, width, sums); break;                                       \
-    case 4: nb_sparse_width(m, 1, 0, 0, row, rows, C, P, c, width, sums); break;                                       \
-    case 5: nb_sparse_width(m, 1, 0, 1, row, rows, C, P, c, width, sums); break;                                       \
-    case 6: nb_sparse_width(m, 1, 1, 0, row, rows, C, P, c, width, sums); break;                                       \
-    default: nb_sparse_width(m, 1, 1, 1, row, rows, C, P, c, width, sums); break;                                      \
+    case 0: met |= nb_sparse_width(m, 0, 0, 0, row, rows, C, P, c, width, sums); break;                                \
+    case 1: met |= nb_sparse_width(m, 0, 0, 1, row, rows, C, P, c, width, sums); break;                                \
+    case 2: met |= nb_sparse_width(m, 0, 1, 0, row, rows, C, P, c, width, sums); break;                                \
+    case 3: met |= nb_sparse_width(m, 0, 1, 1, row, rows, C, P, c, width, sums); break;                                \
+    case 4: met |= nb_sparse_width(m, 1, 0, 0, row, rows, C, P, c, width, sums); break;                                \
+    case 5: met |= nb_sparse_width(m, 1, 0, 1, row, rows, C, P, c, width, sums); break;                                \
+    case 6: met |= nb_sparse_width(m, 1, 1, 0, row, rows, C, P, c, width, sums); break;                                \
+    default: met |= nb_sparse_width(m, 1, 1, 1, row, rows, C, P, c, width, sums); break;                               \
     }
     NB_BY_WIDTH(P, CALL)
 #undef CALL
+    return met;
 }
 
 /* Doubles of work space of nb_score. */
@@ -815,7 +826,7 @@ static int nb_score(const nb_model *model, int what, ptrdiff_t first, ptrdiff_t 
             if (m->kind == NB_TABLE)
                 met |= nb_table(m, row, rows, P, sums);
             else
-                nb_sparse(m, row, rows, C, P, sums);
+                met |= nb_sparse(m, row, rows, C, P, sums);
             nb_add_transposed(sums, C, P, x, joint);
         }
         if (model->infinite)
@@ -985,6 +996,7 @@ static ALWAYS_INLINE int nb_sparse_sums_type(const nb_term *m, const int single,
                                              double *sums) {
     const ptrdiff_t d = m->columns;
     double bad = 0.0, least = 0.0;
+    int broken = 0;
     for (ptrdiff_t r = first; r < stop; r++) {
         const ptrdiff_t i = rows[r], c = codes[i] - lowest;
         const double w = weights ? weights[i] : 1.0;
@@ -1003,10 +1015,15 @@ static ALWAYS_INLINE int nb_sparse_sums_type(const nb_term *m, const int single,
             const double value = element(m->x, k, single);
             bad += value * 0.0;
             least = value < least ? value : least;
-            target[nb_index(m->indices, wide, k)] += binary ? (value > m->threshold ? w : 0.0) : w * value;
+            const ptrdiff_t j = nb_index(m->indices, wide, k);
+            if ((size_t)j >= (size_t)d) {
+                broken = NB_BROKEN;
+                break;
+            }
+            target[j] += binary ? (value > m->threshold ? w : 0.0) : w * value;
         }
     }
-    return (bad == 0.0 ? 0 : NB_NOT_FINITE) | (least < 0.0 ? NB_NEGATIVE : 0);
+    return broken | (bad == 0.0 ? 0 : NB_NOT_FINITE) | (least < 0.0 ? NB_NEGATIVE : 0);
 }
 
 static int nb_sparse_sums(const nb_term *m, int binary, const ptrdiff_t *rows, const ptrdiff_t *codes,
@@ -1027,7 +1044,7 @@ static int nb_sparse_sums(const nb_term *m, int binary, const ptrdiff_t *rows, c
 #undef CALL
 }
 
-/* A code; of floats the whole part, -1 for NaN and below 0. */
+/* A code; of floats the whole part, -1 for NaN and from -1 down. */
 static ALWAYS_INLINE int64_t nb_integer(const char *cell, const int type) {
     switch (type) {
     case NB_I8: return *(const int8_t *)cell;
@@ -1039,7 +1056,7 @@ static ALWAYS_INLINE int64_t nb_integer(const char *cell, const int type) {
     case NB_F32:
     case NB_F64: {
         const double value = nb_value(cell, type);
-        return value >= 9e18 ? INT64_MAX : value >= 0.0 ? (int64_t)value : -1;
+        return value >= 9e18 ? INT64_MAX : value > -1.0 ? (int64_t)value : -1;
     }
     case NB_U64: {
         const uint64_t value = *(const uint64_t *)cell;
@@ -1147,10 +1164,11 @@ static int nb_pairs(const nb_term *m, const ptrdiff_t *begin, const ptrdiff_t *c
 }
 
 /* Weight, count (C, d) and moments of the cells that are there, class by class: about the first of them, so that an
- * offset costs no digits. */
-static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, const int missing, const ptrdiff_t *codes,
-                                          const double *weights, ptrdiff_t first, ptrdiff_t stop, double *total,
-                                          double *about, double *count, double *sums, double *squares) {
+ * offset costs no digits, or about what is `given`. */
+static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, const int missing, int given,
+                                          const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
+                                          ptrdiff_t stop, double *total, double *about, double *count, double *sums,
+                                          double *squares) {
     const ptrdiff_t d = m->columns;
     for (ptrdiff_t i = first; i < stop; i++) {
         const char *x = m->x + i * m->row_stride;
@@ -1160,7 +1178,7 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
         if (m->contiguous && d <= 8 * NB_COLUMNS)
             for (ptrdiff_t k = 0; k < d * 8; k += 64)
                 __builtin_prefetch(x + m->offsets[0] + NB_AHEAD * m->row_stride + k, 0, 2);
-        if (total[c] == 0.0)
+        if (total[c] == 0.0 && !given)
             for (ptrdiff_t j = 0; j < d; j++) {
                 const double value = nb_value(x + m->offsets[j], type);
                 a[j] = value == value ? value : 0.0;
@@ -1179,7 +1197,7 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
         for (ptrdiff_t j = 0; j < d; j++) {
             const double value = nb_value(x + m->offsets[j], type);
             if (missing && !(value == value)) continue;
-            if (missing && n[j] == 0.0) a[j] = value;
+            if (missing && n[j] == 0.0 && !given) a[j] = value;
             const double z = value - a[j], y = w * z;
             n[j] += w;
             f[j] += y;
@@ -1188,10 +1206,11 @@ static ALWAYS_INLINE void nb_moments_type(const nb_term *m, const int type, cons
     }
 }
 
-static void nb_moments(const nb_term *m, int missing, const ptrdiff_t *codes, const double *weights, ptrdiff_t first,
-                       ptrdiff_t stop, double *total, double *about, double *count, double *sums, double *squares) {
+static void nb_moments(const nb_term *m, int missing, int given, const ptrdiff_t *codes, const double *weights,
+                       ptrdiff_t first, ptrdiff_t stop, double *total, double *about, double *count, double *sums,
+                       double *squares) {
 #define CALL(type, missing)                                                                                            \
-    nb_moments_type(m, type, missing, codes, weights, first, stop, total, about, count, sums, squares)
+    nb_moments_type(m, type, missing, given, codes, weights, first, stop, total, about, count, sums, squares)
     switch (m->type * 2 + missing) {
     case 2 * NB_F64: CALL(NB_F64, 0); break;
     case 2 * NB_F64 + 1: CALL(NB_F64, 1); break;
