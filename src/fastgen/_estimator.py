@@ -121,7 +121,7 @@ class FastgenEstimator(BaseEstimator):  # type: ignore[misc]
         elif fit.stop_reason == "decreased":
             warnings.warn(
                 "the objective fell, which rounding alone does not explain: the parameters before the fall are kept; "
-                "is a covariance almost singular? Increase reg_covar",
+                "is a variance or covariance almost singular? Increase reg_covar or var_smoothing",
                 ConvergenceWarning,
                 stacklevel=4,
             )

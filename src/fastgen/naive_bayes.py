@@ -598,6 +598,13 @@ class GaussianNB(_GenerativeNB):
     The objective of EM is the log-likelihood of data with noise of variance ``epsilon_``, which is what ``var_`` is
     the estimate for.
 
+    References
+    ----------
+    T. F. Chan, G. H. Golub, R. J. LeVeque (1983). Algorithms for computing the sample variance. The American
+    Statistician 37.
+    K. Nigam, A. McCallum, S. Thrun, T. Mitchell (2000). Text classification from labeled and unlabeled documents using
+    EM. Machine Learning 39.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -992,6 +999,12 @@ class BernoulliNB(_DiscreteNB, _GenerativeNB):
     -----
     Missing cells (NaN) do not count. `sample` gives ``binarize + 1`` for an event, and 0.
 
+    References
+    ----------
+    C. D. Manning, P. Raghavan, H. Schütze (2008). Introduction to Information Retrieval, sec. 13.3.
+    K. Nigam, A. McCallum, S. Thrun, T. Mitchell (2000). Text classification from labeled and unlabeled documents using
+    EM. Machine Learning 39.
+
     Examples
     --------
     >>> from fastgen import BernoulliNB
@@ -1115,6 +1128,12 @@ class CategoricalNB(_DiscreteNB, _GenerativeNB):
     X holds codes 0, 1, 2, ...; floats are truncated, NaN is missing and does not count. A code from M_j on, seen
     after the fit, has the probability of a category of count 0, alpha / (weight + alpha M_j); with ``alpha=0`` it is a
     ValueError.
+
+    References
+    ----------
+    C. M. Bishop (2006). Pattern Recognition and Machine Learning, sec. 4.2.3.
+    K. Nigam, A. McCallum, S. Thrun, T. Mitchell (2000). Text classification from labeled and unlabeled documents using
+    EM. Machine Learning 39.
 
     Examples
     --------
@@ -1260,6 +1279,12 @@ class MixedNB(_GenerativeNB):
 
     Data frames and arrays with categories are copied once, as float64. `partial_fit` chooses the families by its first
     block: name those of which it may not show what they are, as of counts that begin with 0 and 1 alone.
+
+    References
+    ----------
+    C. M. Bishop (2006). Pattern Recognition and Machine Learning, sec. 4.2.
+    K. Nigam, A. McCallum, S. Thrun, T. Mitchell (2000). Text classification from labeled and unlabeled documents using
+    EM. Machine Learning 39.
 
     Examples
     --------
