@@ -49,7 +49,7 @@ lint: build
 	ruff check .
 	ruff format --check .
 	mypy
-	stubtest --concise --allowlist tools/stubtest_allow.txt fastgen._kernels._cpu fastgen._kernels._simd fastgen._kernels._gaussian fastgen._kernels._mixture fastgen._kernels._hmm fastgen._kernels._naive_bayes
+	stubtest --concise --allowlist tools/stubtest_allow.txt fastgen._kernels._cpu fastgen._kernels._simd fastgen._kernels._gaussian fastgen._kernels._mixture fastgen._kernels._hmm fastgen._kernels._naive_bayes fastgen._kernels._messages
 	cython-lint src tests
 	clang-format --dry-run --Werror $(HEADERS)
 

@@ -84,16 +84,177 @@ def test_many_variables_at_a_time_or_factor_by_factor(K, maximum, monkeypatch, r
         assert fast.residual == pytest.approx(slow.residual, rel=1e-7, abs=1e-14)
 
 
-def test_the_fast_way_is_taken(rng):
-    model = module._Graph(grid(rng, 9, 3), None)
-    model.layout()
-    pairs = module._Pairs.of(model)
-    assert pairs is not None
-    assert sum(len(group.nodes) for group in pairs.groups) == 81
-    assert sum(group.blocks[:, 1].sum() for group in pairs.groups) == 81
-    model = module._Graph(grid(rng, 9, 3, shared=False), None)
-    model.layout()
+def test_the_fast_way_is_taken(rng, monkeypatch):
+    for shared in (True, False):
+        model = module._Graph(grid(rng, 9, 3, shared), None)
+        model.layout()
+        pairs = module._Pairs.of(model)
+        assert pairs is not None
+        assert sum(len(group.nodes) for group in pairs.groups) == 81
+        assert any(group.alike for group in pairs.groups) == shared
+    monkeypatch.setattr(module, "_MOST_BYTES", 1 << 10)  # for tables of single variables
     assert module._Pairs.of(model) is None
+
+
+def flooded(unary, edges, tables, sweeps, maximum=False, damping=0.0):
+    """Messages along each edge and back (2 m, K), as the definition has them; the largest change in the last sweep."""
+    halves = [half for a, b in edges for half in ((a, b), (b, a))]
+    old = np.ones((len(halves), unary.shape[1]))
+    for _ in range(sweeps):
+        new = np.empty_like(old)
+        for h, (a, _) in enumerate(halves):
+            others = [old[i] for i, (_, end) in enumerate(halves) if end == a and i != h ^ 1]
+            product = np.prod([unary[a], *others], axis=0)[:, None]
+            entries = product * (tables[h // 2].T if h % 2 else tables[h // 2])
+            new[h] = entries.max(axis=0) if maximum else entries.sum(axis=0)
+            new[h] = (1 - damping) * new[h] / new[h].max() + damping * old[h]
+        old, last = new, old
+    return old, abs(old - last).max()
+
+
+def ragged(rng, V, extra):
+    """A random tree of 10 V / 11 variables with further edges, some parallel, and a hub: many different degrees."""
+    tree = [(int(rng.integers(0, i)), i) for i in range(1, V - V // 11)]
+    more = [tuple(rng.choice(V - V // 11, 2, replace=False).tolist()) for _ in range(extra)]
+    hub = [(0, int(i)) for i in rng.choice(np.arange(1, V - V // 11), 11, replace=False)]
+    edges = [*tree, *more, *hub, tree[3], tree[3][::-1]]
+    return np.array([edges[i] for i in rng.permutation(len(edges))])
+
+
+@pytest.mark.parametrize("K", range(1, 18))
+@pytest.mark.parametrize("maximum", [False, True])
+def test_messages_are_those_of_the_definition(K, maximum, rng, monkeypatch):
+    """One table, a few, or one for each edge, with zeros; any number of neighbours; the same bits for any threads.
+
+    No term is negative, so that nothing cancels: some 30 roundings for each message, in up to 7 sweeps.
+    """
+    monkeypatch.setattr(module, "_PART_NS", 300.0)  # many parts, even of a small graph
+    V = 90
+    edges = ragged(rng, V, 60)
+    for number in (1, 3, len(edges)):
+        unary = rng.random((V, K)) + 0.05
+        unary /= unary.max(axis=1, keepdims=True)
+        tables = np.where(rng.random((number, K, K)) < 0.3, 0.0, rng.random((number, K, K)) + 0.1)
+        tables[:, range(K), range(K)] = 1.0
+        tables[0] = (tables[0] + tables[0].T) / 2
+        kind = np.arange(len(edges)) if number == len(edges) else rng.integers(0, number, len(edges))
+        pairs = module._Pairs(unary, edges, tables, kind)
+        for sweeps, damping in ((1, 0.0), (2, 0.0), (7, 0.0), (5, 0.4)):
+            found = [pairs.run(maximum, damping, sweeps, 0.0, threads) for threads in (1, 2, 7)]
+            messages, change = flooded(unary, edges, tables[kind], sweeps, maximum, damping)
+            np.testing.assert_allclose(found[0][0], messages, rtol=2e-13)
+            assert found[0][1] == sweeps or K == 1  # messages with one state never change
+            assert found[0][2] == pytest.approx(change, abs=1e-13)
+            for other in found[1:]:
+                np.testing.assert_array_equal(found[0][0], other[0])
+                assert found[0][1:] == other[1:]
+
+
+@pytest.mark.parametrize(("shape", "K"), [((5, 7), 3), ((30, 30), 2), ((26, 34), 8), ((3, 200), 4), ((1, 300), 5)])
+@pytest.mark.parametrize("listed", ["by direction", "by node", "at random"])
+def test_strips_of_grids(shape, K, listed, rng):
+    """However edges are listed, and whether or not rows fill the lanes."""
+    number = np.arange(np.prod(shape)).reshape(shape)
+    across, down = (
+        np.stack([a.ravel(), b.ravel()], 1) for a, b in ((number[:, :-1], number[:, 1:]), (number[:-1], number[1:]))
+    )
+    edges = np.concatenate([across, down])
+    if listed == "by node":
+        edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    elif listed == "at random":
+        edges = rng.permutation(edges)
+    unary, table = rng.random((number.size, K)) + 0.1, rng.random((K, K)) + 0.1
+    pairs = module._Pairs(unary, edges, table[None], np.zeros(len(edges), np.int64))
+    messages, n_iter, change = pairs.run(False, 0.0, 6, 0.0, 2)
+    # the definition, with all neighbours as arrays
+    owner, end = np.stack([edges, edges[:, ::-1]], 1).reshape(-1, 2).T
+    old = np.ones((len(owner), K))
+    for _ in range(6):
+        logs = np.log(unary)
+        np.add.at(logs, end, np.log(old))
+        product = np.exp(logs[owner] - np.log(old.reshape(-1, 2, K)[:, ::-1].reshape(-1, K)))
+        new = np.where(np.arange(len(owner))[:, None] % 2, product @ table.T, product @ table)
+        new /= new.max(axis=1, keepdims=True)
+        old, last = new, old
+    np.testing.assert_allclose(messages, old, rtol=1e-12)
+    assert n_iter == 6
+    assert change == pytest.approx(abs(old - last).max(), abs=1e-13)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.25])
+def test_sweeps_stop_where_messages_have_converged(damping, rng, monkeypatch):
+    """At the first comparison in which no message changes by more than tol: all sweeps if damped, else every fourth."""
+    edges, K = ragged(rng, 60, 10), 3
+    unary, tables = rng.random((60, K)) + 1.0, rng.random((1, K, K)) + 2.0
+    pairs = module._Pairs(unary / unary.max(axis=1, keepdims=True), edges, tables, np.zeros(len(edges), np.int64))
+    compared = [i for i in range(1, 60) if damping or i % 4 == 0]
+    changes = {i: flooded(pairs.unary, edges, tables[[0] * len(edges)], i, damping=damping)[1] for i in compared}
+    for tol in (1e-3, 1e-7, 1e-11):
+        expected = next(i for i in compared if changes[i] <= tol)
+        for call, threads in itertools.product((1.0, 1e9), (1, 2)):
+            monkeypatch.setattr(module, "_CALL_NS", call)  # few sweeps in a call, or all
+            messages, n_iter, change = pairs.run(False, damping, 1000, tol, threads)
+            assert n_iter == expected
+            assert change == pytest.approx(changes[expected], abs=1e-14)
+            np.testing.assert_array_equal(messages, pairs.run(False, damping, n_iter, 0.0, 1)[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_contradictions_are_found_however_late(threads, rng):
+    """Both ends of a chain are fixed to different states, all edges ask for equal ones, one leads off the middle."""
+    n = 400
+    edges = np.stack([np.arange(n), np.arange(1, n + 1)], 1)
+    edges[-1] = n // 2, n
+    unary = np.ones((n + 1, 2))
+    unary[0, 0] = unary[n - 1, 1] = 0.0
+    pairs = module._Pairs(unary, edges, np.eye(2)[None], np.zeros(n, np.int64))
+    # variable i hears of the first after sweep i, the middle of the last a sweep earlier, and passes it on in the next
+    assert pairs.run(False, 0.0, n // 2, 0.0, threads)[1] == n // 2
+    for sweeps in (n // 2 + 1, 1000):
+        with pytest.raises(ValueError, match="leaves no state"):
+            pairs.run(False, 0.0, sweeps, 0.0, threads)
+    # what is beyond the last variable of a block does not count: there, messages would die out
+    once = np.array([[[0.0, 1.0], [0.0, 0.0]]])
+    single = module._Pairs(np.ones((2, 2)), np.array([[0, 1]]), once, np.zeros(1, np.int64))
+    messages, _, change = single.run(False, 0.0, 12, 0.0, threads)
+    np.testing.assert_array_equal(messages, [[0, 1], [1, 0]])
+    assert change == 0.0
+
+
+def test_messages_near_the_smallest_number():
+    """The product of two messages is subnormal in all states: its reciprocal is not finite, the next message is."""
+    tiny = np.array([[1.0, 1e-155], [1e-155, 1.0]])
+    unary = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    # two messages say opposite things, twice as strongly as can be said with normal numbers
+    pairs = module._Pairs(
+        unary, np.array([[1, 0], [2, 0], [0, 3]]), np.array([tiny**2, np.ones((2, 2))]), np.array([0, 0, 1])
+    )
+    messages, _, _ = pairs.run(False, 0.0, 4, 0.0, 1)
+    assert np.isfinite(messages).all()
+    assert messages[4, 0] == pytest.approx(messages[4, 1], rel=1e-12)
+    assert messages[4, 0] > 0
+
+
+def test_a_failure_in_one_thread_stops_all(rng, monkeypatch):
+    monkeypatch.setattr(module, "_PART_NS", 300.0)
+    n = 300
+    pairs = module._Pairs(
+        rng.random((n, 2)) + 0.1,
+        np.stack([np.arange(n - 1), np.arange(1, n)], 1),
+        np.ones((1, 2, 2)),
+        np.zeros(n - 1, int),
+    )
+    whole, calls = module.kernels.sweep, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(module.kernels, "sweep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pairs.run(False, 0.0, 1000, 0.0, 2)
 
 
 @pytest.mark.parametrize("maximum", [False, True])
@@ -138,7 +299,17 @@ def test_trees_given_as_arrays_are_exact(rng):
     assert found.log_z == pytest.approx(log_z[0], abs=1e-10)
     for a, b in zip(found.marginals, exact, strict=True):
         np.testing.assert_allclose(a, b[0], atol=1e-12)
-    assert module.pairwise_belief_propagation(unary, edges, rng.normal(size=(n - 1, 2, 2))) is None
+    each = rng.normal(size=(n - 1, 2, 2))
+    found = module.pairwise_belief_propagation(unary, edges, each, tol=1e-13)
+    graph = FactorGraph.of(
+        [2] * n,
+        [*(((i,), np.exp(row)) for i, row in enumerate(unary)), *zip(edges.tolist(), np.exp(each), strict=True)],
+    )
+    exact, log_z = Engine(graph).marginals(np.full((1, n), -1))
+    assert found.exact
+    assert found.log_z == pytest.approx(log_z[0], abs=1e-10)
+    for a, b in zip(found.marginals, exact, strict=True):
+        np.testing.assert_allclose(a, b[0], atol=1e-12)
     assert module.pairwise_belief_propagation(unary, edges[:0], pair) is None
     with pytest.raises(ValueError, match="damping"):
         module.pairwise_belief_propagation(unary, edges, pair, damping=2.0)

@@ -21,6 +21,7 @@ from fastgen._hmm_em import HiddenMarkov, Sequences
 from fastgen._kernels import _simd
 from fastgen._mixture_em import Mixture
 from fastgen.families import Gaussian
+from fastgen.graphical._message_passing import _Pairs as Pairs
 
 rng = np.random.default_rng(5)
 results = {"isa": _kernels.isa}
@@ -108,6 +109,13 @@ for n, d, C in ((100, 5, 3), (33, 70, 10), (3000, 2, 24)):
             key = f"naive Bayes {type(term).__name__} n={n} d={d} C={C} {what}"
             results[key] = nb.score(data, [term], np.zeros(C), what)
     results[f"e-step naive Bayes n={n} d={d} C={C}"] = np.concatenate(nb.class_moments(X, codes, None, C)[1:])
+for K in (*range(1, 10), 16, 17):
+    unary, edges = rng.random((120, K)), np.stack([rng.permutation(120) for _ in range(4)]).reshape(-1, 2)
+    for number in (1, len(edges)):
+        pairs = Pairs(unary, edges, rng.random((number, K, K)), np.arange(len(edges)) % number)
+        for maximum in (False, True):
+            key = f"belief propagation K={K} {number} tables maximum={maximum}"
+            results[key] = np.concatenate([pairs.run(maximum, damping, 7, 0.0, 1)[0] for damping in (0.0, 0.3)])
 sys.stdout.write(pickle.dumps(results).hex())
 """
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from fastgen._kernels._cpu import isa_level
 
-_MODULES = ("_simd", "_gaussian", "_mixture", "_hmm", "_naive_bayes")
+_MODULES = ("_simd", "_gaussian", "_mixture", "_hmm", "_naive_bayes", "_messages")
 _LEVELS = {"v4": 4, "v3": 3, "baseline": 0}
 
 

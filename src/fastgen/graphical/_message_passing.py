@@ -1,7 +1,9 @@
 """Approximate inference by messages: loopy belief propagation, TRW-S, mean field."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -10,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from fastgen._kernels import _messages as kernels
 from fastgen._kernels.jit import message_passing as kernel
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array, as_generator, check_choice, check_number
@@ -26,11 +29,13 @@ __all__ = [
 
 _SCHEDULES = "flooding", "sequential", "residual"
 _COMPARE = 4
-"""Sweeps of pairwise graphs after which messages are compared with the ones before: that costs half a sweep."""
-_REGULAR = 8
-"""Neighbours in a row that are worth a block of their own."""
-_MOST_GROUPS = 64
-"""Of variables with the same number of neighbours and the same tables; with more, factors are taken one by one."""
+"""Sweeps of pairwise graphs after which messages are compared with the ones before: that costs a sweep."""
+_ALIKE = 32
+"""Variables with the same number of neighbours and the same tables that are worth a group of their own."""
+_MOST_BYTES = 1 << 30
+"""For tables of variables that are not alike; above, factors are taken one by one."""
+_PART_NS, _SWEEP_NS, _CALL_NS = 5e3, 2e4, 5e7
+"""What a thread does at a time; sweeps that are worth two threads; what is done between looks at the keyboard."""
 
 
 @dataclass(frozen=True)
@@ -329,18 +334,17 @@ def pairwise_belief_propagation(
     tops, peaks = unary.max(axis=1), different.max(axis=(1, 2))
     _check_alive(0.0 if (tops > -np.inf).all() and (peaks > -np.inf).all() else -1.0)
     pairs = _Pairs(np.exp(unary - tops[:, None]), edges, np.exp(different - peaks[:, None, None]), kind)
-    if not pairs.few:
+    if not pairs.fits:
         return None
     messages, n_iter, change = pairs.run(maximum, float(damping), max_iter, tol, n_threads)
     beliefs, sent = pairs.unary.copy(), np.empty_like(messages)
-    at = np.argsort(pairs.number)  # the half-edge of each message
     for group in pairs.groups:
-        incoming = at[group.incoming]
-        inside = messages[incoming]  # (nodes, slots, K)
-        for slot in range(inside.shape[1]):
-            others = np.delete(inside, slot, axis=1).prod(axis=1)
-            sent[incoming[:, slot] ^ 1] = pairs.unary[group.nodes] * others
-        beliefs[group.nodes] *= inside.prod(axis=1)
+        inside = messages[group.halves ^ 1]  # (nodes, slots, K)
+        ones = np.ones((len(inside), 1, messages.shape[1]))
+        before = np.cumprod(np.concatenate([ones, inside], axis=1), axis=1)
+        after = np.cumprod(np.concatenate([ones, inside[:, :0:-1]], axis=1), axis=1)[:, ::-1]
+        sent[group.halves] = pairs.unary[group.nodes][:, None] * before[:, :-1] * after
+        beliefs[group.nodes] *= before[:, -1]
     total = beliefs.sum(axis=1)
     _check_alive(float(total.min()) or -1.0)
     log_z = np.nan
@@ -410,7 +414,7 @@ def _flood(
 
 
 class _Pairs:
-    """A pairwise graph whose variables have the same number of states, and few kinds of neighbourhoods.
+    """A pairwise graph whose variables have the same number of states, laid out for `_kernels/messages.h`.
 
     Parameters
     ----------
@@ -424,38 +428,33 @@ class _Pairs:
     """
 
     def __init__(self, unary: Array, edges: NDArray[np.int64], tables: Array, kind: NDArray[np.int64]) -> None:
-        V, K = unary.shape
-        self.unary, self.edges, self.kind, self.K = unary, edges, kind, K
+        self.unary, self.tables, self.K = unary, tables, unary.shape[1]
         m, T = len(edges), len(tables)
         symmetric = (tables == tables.transpose(0, 2, 1)).all(axis=(1, 2))
-        self.tables = np.concatenate([tables, tables.transpose(0, 2, 1)])
-        # half-edge 2 e leads from the first end of edge e to the second, 2 e + 1 back
+        # half-edge 2 e leads from the first end of edge e to the second, 2 e + 1 back; table T + t is t transposed
         owner = edges.T.ravel()
         table = np.concatenate([kind, np.where(symmetric, np.arange(T), np.arange(T) + T)[kind]])
         half = np.concatenate([2 * np.arange(m), 2 * np.arange(m) + 1])
-        order = np.lexsort((table, owner))
-        starts = np.searchsorted(owner[order], np.arange(V + 1))
+        by_owner, by_table = np.argsort(owner, kind="stable"), np.lexsort((table, owner))
+        starts = np.searchsorted(owner[by_owner], np.arange(len(unary) + 1))
         degree = np.diff(starts)
-        self.number = np.empty(2 * m, np.int64)
-        """Of the message along each half-edge."""
-        self.n_messages = 0
-        groups = []
+        self.groups: list[_Group] = []
         for slots in np.unique(degree[degree > 0]).tolist():
             nodes = np.flatnonzero(degree == slots)
-            place = order[starts[nodes][:, None] + np.arange(slots)]
-            keys, which = np.unique(table[place], axis=0, return_inverse=True)
-            by_key = np.argsort(which.ravel(), kind="stable")
-            for key, rows in zip(keys, np.split(by_key, np.cumsum(np.bincount(which.ravel()))[:-1]), strict=True):
-                halves = half[place[rows]]
-                self.number[halves] = self.n_messages + np.arange(halves.size).reshape(slots, -1).T
-                groups.append((nodes[rows], halves, self.n_messages, key.astype(np.int64)))
-                self.n_messages += halves.size
-        self.groups = [_Group(nodes, self.number[halves ^ 1], base, key) for nodes, halves, base, key in groups]
+            place = starts[nodes][:, None] + np.arange(slots)
+            keys, which, count = np.unique(table[by_table[place]], axis=0, return_inverse=True, return_counts=True)
+            which = np.where(count >= _ALIKE, np.arange(len(keys)), -1)[which.ravel()]
+            order = np.argsort(which, kind="stable")
+            for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
+                alike = bool(which[rows[0]] >= 0)
+                at = (by_table if alike else by_owner)[place[rows]]
+                self.groups.append(_Group(nodes[rows], half[at], table[at], alike))
 
     @property
-    def few(self) -> bool:
-        """Whether many variables are alike."""
-        return len(self.groups) <= max(_MOST_GROUPS, len(self.unary) // kernel.LANES)
+    def fits(self) -> bool:
+        """Whether tables for each variable do not take too much memory."""
+        own = sum(kernels.LANES * len(group.halves) * group.slots for group in self.groups if not group.alike)
+        return bool(8 * own * self.K**2 <= _MOST_BYTES)
 
     @classmethod
     def of(cls, model: _Graph) -> "_Pairs | None":
@@ -481,74 +480,183 @@ class _Pairs:
         _check_alive(float(unary.max(axis=1).min()) or -1.0)
         unary /= unary.max(axis=1, keepdims=True)
         pairs = cls(unary, np.array(edges), np.array(tables), np.array(kind))
-        return pairs if pairs.few else None
+        return pairs if pairs.fits else None
+
+    @cached_property
+    def _layout(self) -> "_Layout":
+        return _Layout(self)
 
     def run(
         self, maximum: bool, damping: float, max_iter: int, tol: float, n_threads: int | None
     ) -> tuple[Array, int, float]:
         """Messages (2 m, K), the number of sweeps, the largest change in the last."""
-        room = self.n_messages + kernel.LANES  # the last ones are read together with what is behind them
-        old, new = np.ones((2, self.K * room))
-        unary = np.ones((self.K, len(self.unary) + kernel.LANES))
-        unary[:, : len(self.unary)] = self.unary.T
-        change, n_iter = 0.0, 0
-        for _ in range(max_iter):
-            n_iter += 1
-            compare = n_iter % _COMPARE == 0 or n_iter == max_iter or damping > 0
-            changes: list[float] = []
-            for group in self.groups:
-                self._step(group, unary.ravel(), maximum, damping, compare, old, new, changes, n_threads)
-            change = -1.0 if min(changes) < 0 else max(changes)
-            _check_alive(change)
-            old, new = new, old
-            if compare and change <= tol:
+        layout = self._layout
+        cost = kernels.LANES * len(layout.partner) * self.K * (0.04 * self.K + 0.3)  # of a sweep, in ns
+        part = max(1, int(len(layout.blocks) * min(1.0, _PART_NS / cost)))
+        arrays = _aligned(2, len(layout.partner), self.K, kernels.LANES)
+        arrays[0] = 1.0
+        holds, away = 0, 0  # which array holds the messages, and whether they stand with who sent them
+        n_iter, change = 0, np.inf
+        while n_iter < max_iter:
+            plan, state = [], (holds, away)
+            for i in range(n_iter + 1, min(max_iter, n_iter + min(256, max(_COMPARE, int(_CALL_NS / cost)))) + 1):
+                compare = i % _COMPARE == 0 or i == max_iter or damping > 0
+                plan.append((int(compare), *state))
+                state = (1 - state[0], 1) if compare else (state[0], 1 - state[1])
+            done, change = self._sweep(np.array(plan, np.int64), arrays, part, cost, maximum, damping, tol, n_threads)
+            n_iter += done
+            compared, holds, away = plan[done - 1]
+            holds, away = (1 - holds, 1) if compared else (holds, 1 - away)
+            if compared and change <= tol:
                 break
-        return old.reshape(self.K, room)[:, self.number].T, n_iter, change
-
-    def _step(
-        self, group: "_Group", unary: Array, maximum: bool, damping: float, compare: bool, old: Array, new: Array,
-        changes: list[float], threads: int | None,
-    ) -> None:  # fmt: skip
-        K, slots = self.K, len(group.table_of)
+        messages = np.empty((layout.n_halves, self.K))
 
         def make_body() -> Body:
-            work = [np.empty(rows * kernel.ROW) for rows in (slots * K, slots * K, K, K + 1)]
+            return lambda start, stop: kernels.collect(arrays[holds], layout.halves, not away, start, stop, messages)
 
-            def body(start: int, stop: int) -> None:
-                found = kernel.flood_pairs(
-                    group.blocks[start:stop], group.incoming, group.base, self.tables.ravel(), group.table_of,
-                    group.nodes, unary, K, maximum, damping, compare, *work, old, new,
-                )  # fmt: skip
-                changes.append(found)
+        run_chunks(make_body, len(layout.halves), 256, 4.0 * messages.size, n_threads)
+        return messages, n_iter, change
+
+    def _sweep(
+        self, plan: NDArray[np.int64], arrays: Array, part: int, cost: float, maximum: bool, damping: float, tol: float,
+        n_threads: int | None,
+    ) -> tuple[int, float]:  # fmt: skip
+        """Sweeps until messages have converged, but no more than in the plan; the largest change in the last."""
+        layout = self._layout
+        parts = -(-len(layout.blocks) // part)
+        progress, changes = np.zeros(3, np.int64), np.zeros((2, parts))
+        size = kernels.work_size(self.K, layout.most_slots)
+
+        def make_body() -> Body:
+            work = np.empty(size)
+
+            def body(start: int, stop: int) -> None:  # parts are dealt out by the kernel
+                pending = -1
+                try:
+                    while True:
+                        pending = kernels.sweep(
+                            *layout.arguments, maximum, damping, tol, arrays, part, plan, progress, changes, pending,
+                            work,
+                        )  # fmt: skip
+                        if pending < 0:
+                            break
+                        time.sleep(5e-5)  # a thread that others wait for has no processor
+                except BaseException:
+                    progress[2] = kernels.DEAD  # nobody shall wait for what is pending
+                    raise
 
             return body
 
-        cost = 0.2 * len(group.nodes) * slots * K * (K + 4)
-        run_chunks(make_body, len(group.blocks), 1, cost, threads)
+        run_chunks(make_body, parts, 1, cost * len(plan) if cost > _SWEEP_NS else 0.0, n_threads)
+        _check_alive(-1.0 if progress[2] == kernels.DEAD else 0.0)
+        done = int(progress[1]) // parts
+        return done, float(changes[(done - 1) % 2].max())
 
 
+@dataclass(frozen=True)
 class _Group:
-    """Variables with the same number of neighbours and the same tables."""
+    """Variables with the same number of neighbours, and the same tables if they are alike."""
 
-    def __init__(
-        self, nodes: NDArray[np.int64], incoming: NDArray[np.int64], base: int, table_of: NDArray[np.int64]
-    ) -> None:
-        self.nodes, self.incoming, self.base, self.table_of = nodes, np.ascontiguousarray(incoming), base, table_of
-        n = len(nodes)
-        broken = (np.diff(incoming, axis=0) != 1).any(axis=1) | (np.diff(nodes) != 1)
-        ends = np.append(np.flatnonzero(broken) + 1, n)  # of runs in which all that is needed lies side by side
-        blocks, top = [], 0
-        for end in ends.tolist():
-            while end - top >= _REGULAR:
-                size = min(kernel.LANES, end - top)
-                blocks.append((top, size, 1))
-                top += size
-            if top < end and (not blocks or blocks[-1][2] or blocks[-1][1] + end - top > kernel.LANES):
-                blocks.append((top, end - top, 0))
-            elif top < end:
-                blocks[-1] = blocks[-1][0], blocks[-1][1] + end - top, 0
-            top = end
-        self.blocks = np.array(blocks, np.int64)
+    nodes: NDArray[np.int64]
+    halves: NDArray[np.int64]
+    """(nodes, slots): the half-edges that lead away."""
+    tables: NDArray[np.int64]
+    alike: bool
+
+    @property
+    def slots(self) -> int:
+        return int(self.halves.shape[1])
+
+
+class _Layout:
+    """Where the kernel finds everything: see `_kernels/messages.h`.
+
+    The variables of a group are cut into as many strips as there are lanes, so that neighbours of variables in
+    different lanes mostly stand in different lanes too, as those in a grid do.
+    """
+
+    def __init__(self, pairs: _Pairs) -> None:
+        L, K = kernels.LANES, pairs.K
+        size = K * L
+        blocks, nodes, halves, where, tables = [], [], [], [], []
+        n_messages = n_table = 0
+        place: dict[int, int] = {}  # of tables that variables share
+        for group in pairs.groups:
+            n, slots = group.halves.shape
+            run = _common_run(group.nodes)  # strips of whole rows: neighbours at their ends are then alike too
+            runs = n // run
+            steps = -(-runs // L) * run
+            rest = (runs - 1) % L + 1  # so many lanes have a run more than the others
+            lane, step = np.arange(L), np.arange(steps)[:, None]
+            row = lane * steps - np.maximum(lane - rest, 0) * run + step
+            there = (step < steps - run) | (lane < rest)
+            row = np.where(there, row, row[:, :1])
+            blocks.append(
+                np.stack(np.broadcast_arrays(slots, n_messages + np.arange(steps), steps, there.sum(axis=1)), 1)
+            )
+            nodes.append(np.where(there, group.nodes[row], -1))
+            halves.append(np.where(there, group.halves[row].transpose(2, 0, 1), -1).reshape(-1, L))
+            n_messages += steps * slots
+            table = group.tables[row].transpose(2, 0, 1)
+            if group.alike:
+                for number in set(group.tables[0].tolist()) - place.keys():
+                    place[number] = n_table
+                    tables.append(_oriented(pairs.tables, np.array([number])).ravel())
+                    n_table += K * K
+                where.append(np.repeat([place[number] for number in group.tables[0].tolist()], steps))
+            else:
+                where.append(~(n_table + size * K * np.arange(slots * steps)))
+                tables.append(_oriented(pairs.tables, table.reshape(-1, L)).transpose(0, 2, 3, 1).ravel())
+                n_table += size * K * slots * steps
+        self.halves = half = np.ascontiguousarray(np.concatenate(halves), np.intp)
+        """(message blocks, LANES): half-edges along which these messages go; -1: none."""
+        self.n_halves = int(half.max()) + 1
+        own = np.arange(n_messages)[:, None] * size + np.arange(L)
+        there = half >= 0
+        address = np.empty(self.n_halves, np.intp)  # of the first state
+        address[half[there]] = own[there]
+        partner = np.where(there, address[half ^ 1], own)
+        block = partner[:, 0] // size
+        same = np.where(there, partner == block[:, None] * size + np.arange(L), half[block] < 0)
+        regular = same.all(axis=1)
+        node = np.concatenate(nodes)
+        self.blocks = np.ascontiguousarray(np.concatenate(blocks), np.intp)
+        unary = _aligned(len(node), K, L)
+        unary[...] = np.where(node[:, None] >= 0, pairs.unary[node].transpose(0, 2, 1), 1.0)
+        self.partner = np.where(regular, block, -np.cumsum(~regular)).astype(np.intp)
+        lists = np.ascontiguousarray(np.concatenate([partner[~regular], np.zeros((1, L), np.int64)]), np.intp)
+        entries = _aligned(n_table)
+        np.concatenate(tables, out=entries)
+        self.most_slots = int(self.blocks[:, 0].max())
+        self.arguments = (
+            self.blocks, unary, self.partner, lists, np.concatenate(where).astype(np.intp), entries, self.most_slots,
+        )  # fmt: skip
+
+
+def _common_run(nodes: NDArray[np.int64]) -> int:
+    """The length that all runs of successive nodes have, if strips of whole runs have nearly the same size; else 1."""
+    starts = np.append(np.flatnonzero(np.diff(nodes, prepend=nodes[0] - 2) != 1), len(nodes))
+    run = int(starts[1])
+    strip = -(-len(nodes) // (run * kernels.LANES)) * run
+    if (np.diff(starts) == run).all() and strip * kernels.LANES <= 1.15 * len(nodes):
+        return run
+    return 1
+
+
+def _oriented(tables: Array, which: NDArray[np.int64]) -> Array:
+    """Those tables; transposed for numbers from len(tables) on."""
+    found = tables[which % len(tables)]
+    turned = which >= len(tables)
+    found[turned] = found[turned].swapaxes(1, 2)
+    return found
+
+
+def _aligned(*shape: int) -> Array:
+    """An array that begins with a cache line."""
+    size = int(np.prod(shape))
+    whole = np.empty(size + 8)
+    begin = -whole.ctypes.data % 64 // 8
+    return whole[begin : begin + size].reshape(shape)
 
 
 # ---- mean field ------------------------------------------------------------------------------------------------------

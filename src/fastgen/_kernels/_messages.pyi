@@ -1,0 +1,32 @@
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[np.float64]
+_Index = NDArray[np.intp]
+
+LANES: int
+RUNNING: int
+CONVERGED: int
+DEAD: int
+
+def work_size(K: int, most_slots: int) -> int: ...
+def sweep(
+    blocks: _Index,
+    unary: _Array,
+    partner: _Index,
+    lists: _Index,
+    table: _Index,
+    tables: _Array,
+    most_slots: int,
+    maximum: bool,
+    damping: float,
+    tol: float,
+    messages: _Array,
+    part: int,
+    plan: NDArray[np.int64],
+    progress: NDArray[np.int64],
+    changes: _Array,
+    pending: int,
+    work: _Array,
+) -> int: ...
+def collect(messages: _Array, half: _Index, turned: bool, start: int, stop: int, out: _Array) -> None: ...

@@ -1,0 +1,78 @@
+"""messages.h made callable: belief propagation between pairs of variables.
+
+Kernels only: no validation, no allocation, no Python objects in loops. Arrays are laid out by the caller
+(fastgen.graphical._message_passing); sizes are at least 1.
+"""
+
+from libc.stdint cimport int64_t
+
+cdef extern from "messages.h" nogil:
+    int _LANES "LANES"
+    int _RUNNING "RUNNING"
+    int _CONVERGED "CONVERGED"
+    int _DEAD "DEAD"
+    ctypedef struct message_graph:
+        Py_ssize_t K
+        Py_ssize_t most_slots
+        int maximum
+        double damping
+        const Py_ssize_t* blocks
+        const double* unary
+        const Py_ssize_t* partner
+        const Py_ssize_t* lists
+        const Py_ssize_t* table
+        const double* tables
+    ctypedef struct flood_progress:
+        pass
+    Py_ssize_t messages_work_size(Py_ssize_t K, Py_ssize_t most_slots)
+    int64_t flood_sweeps(const message_graph* g, double* one, double* other, Py_ssize_t blocks, Py_ssize_t part,
+                         const int64_t* plan, Py_ssize_t sweeps, double tol, flood_progress* progress,
+                         double* changes, int64_t pending, double* work)
+    void collect_messages(const double* messages, Py_ssize_t K, const Py_ssize_t* half, int turned,
+                          Py_ssize_t start, Py_ssize_t stop, double* out)
+
+LANES = _LANES
+RUNNING = _RUNNING
+CONVERGED = _CONVERGED
+DEAD = _DEAD
+
+
+def work_size(Py_ssize_t K, Py_ssize_t most_slots) -> int:
+    """Doubles of work space that each thread needs."""
+    return messages_work_size(K, most_slots)
+
+
+def sweep(const Py_ssize_t[:, ::1] blocks, const double[:, :, ::1] unary, const Py_ssize_t[::1] partner,
+          const Py_ssize_t[:, ::1] lists, const Py_ssize_t[::1] table, const double[::1] tables,
+          Py_ssize_t most_slots, bint maximum, double damping, double tol, double[:, :, :, ::1] messages,
+          Py_ssize_t part, const int64_t[:, ::1] plan, int64_t[::1] progress, double[:, ::1] changes,
+          int64_t pending, double[::1] work) -> int:
+    """One thread's share of the sweeps of plan (sweeps, 3), in parts of `part` blocks; -1 when all are taken.
+
+    messages: two arrays. progress (3,), zeros at first: parts taken, parts finished, and RUNNING, CONVERGED or
+    DEAD. Anything else that is returned is to be passed as `pending`, after other threads have had time. Layouts:
+    messages.h.
+    """
+    cdef message_graph g
+    g.K = unary.shape[1]
+    g.most_slots = most_slots
+    g.maximum = maximum
+    g.damping = damping
+    g.blocks = &blocks[0, 0]
+    g.unary = &unary[0, 0, 0]
+    g.partner = &partner[0]
+    g.lists = &lists[0, 0]
+    g.table = &table[0]
+    g.tables = &tables[0]
+    with nogil:
+        pending = flood_sweeps(&g, &messages[0, 0, 0, 0], &messages[1, 0, 0, 0], blocks.shape[0], part,
+                               &plan[0, 0], plan.shape[0], tol, <flood_progress*>&progress[0], &changes[0, 0],
+                               pending, &work[0])
+    return pending
+
+
+def collect(const double[:, :, ::1] messages, const Py_ssize_t[:, ::1] half, bint turned, Py_ssize_t start,
+            Py_ssize_t stop, double[:, ::1] out) -> None:
+    """out (half-edges, K): rows half (-1: none), with `turned` half ^ 1, of the message blocks start to stop."""
+    with nogil:
+        collect_messages(&messages[0, 0, 0], messages.shape[1], &half[0, 0], turned, start, stop, &out[0, 0])

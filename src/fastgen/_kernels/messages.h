@@ -1,0 +1,356 @@
+/* Belief propagation on pairs of variables with K states each: all messages at once (flooding).
+ *
+ * LANES variables with the same number of neighbours stand side by side in the lanes of vectors: a block. What its
+ * variables say, or are told, along one slot (to their first neighbour, to their second, ...) is a message block of
+ * K x LANES numbers; that of slot s of block b is number first[b] + s step[b].
+ *
+ * Each edge has two places for messages, one with each of its ends. A variable needs what it is told once, and
+ * nobody else needs it: what it says to the same neighbour can take that place. So in one sweep it reads and writes
+ * its own places; in the next, what it is told stands with its neighbours, and it reads and writes there. One array
+ * is enough, and a sweep reads and writes each message once. Only a sweep that compares new messages with old ones,
+ * or mixes them, goes from one array to another.
+ *
+ * Messages of neighbours are whole blocks wherever 8 variables have their neighbours in the 8 lanes of one block
+ * (partner >= 0: its number), and are fetched one by one elsewhere (~partner: where the 8 addresses begin in lists).
+ */
+#ifndef FASTGEN_MESSAGES_H
+#define FASTGEN_MESSAGES_H
+
+#include "tile.h"
+
+#define LANES 8
+#define PARTS (LANES / VL) /* vectors in a row of lanes */
+#define STATES VL          /* of a tile: with VL * PARTS = 8 sums as long as a multiply-add takes, on 2 units */
+#define BLOCK_FIELDS 4
+#define FEW_SLOTS 4
+
+enum { RUNNING, CONVERGED, DEAD };
+
+typedef struct {
+    ptrdiff_t K, most_slots;
+    int maximum;
+    double damping;
+    const ptrdiff_t *blocks;  /* (blocks, BLOCK_FIELDS): slots, first, step, how many variables */
+    const double *unary;      /* (blocks, K, LANES) */
+    const ptrdiff_t *partner; /* of each message block */
+    const ptrdiff_t *lists;   /* (irregular message blocks, LANES) */
+    const ptrdiff_t *table;   /* of each message block: where its table begins; ~ of it if each lane has its own */
+    const double *tables;     /* K x K from a state to the neighbour's, or K x K x LANES */
+} message_graph;
+
+/* Doubles of work space for one thread. */
+static ptrdiff_t messages_work_size(ptrdiff_t K, ptrdiff_t most_slots) {
+    return (2 * most_slots + 3) * K * LANES + most_slots + 8;
+}
+
+/* out (K, LANES) <- messages[at[lane] + LANES x]. */
+static inline void fetch_lanes(const double *messages, ptrdiff_t K, const ptrdiff_t *at, double *out) {
+    const double *m[LANES];
+    EACH(lane, LANES) m[lane] = messages + at[lane];
+    for (ptrdiff_t i = 0; i < K * LANES; i += LANES)
+        EACH(v, PARTS) {
+            const double *const *l = m + v * VL;
+#if VL == 8 /* vectors: what is stored number by number cannot be read as one at once */
+            vstore(out + i, (vd){l[0][i], l[1][i], l[2][i], l[3][i], l[4][i], l[5][i], l[6][i], l[7][i]});
+#elif VL == 4
+            vstore(out + i + v * VL, (vd){l[0][i], l[1][i], l[2][i], l[3][i]});
+#else
+            vstore(out + i + v * VL, (vd){l[0][i], l[1][i]});
+#endif
+        }
+}
+
+static inline void send_lanes(const double *message, ptrdiff_t K, const ptrdiff_t *at, double *out) {
+    double *m[LANES];
+    EACH(lane, LANES) m[lane] = out + at[lane];
+    for (ptrdiff_t i = 0; i < K * LANES; i += LANES)
+        EACH(lane, LANES) m[lane][i] = message[i + lane];
+}
+
+/* out[half ^ turned] <- what is said along the half-edge of each lane of the message blocks start to stop, K states. */
+static void collect_messages(const double *messages, ptrdiff_t K, const ptrdiff_t *half, int turned, ptrdiff_t start,
+                             ptrdiff_t stop, double *out) {
+    for (ptrdiff_t number = start; number < stop; number++)
+        for (int lane = 0; lane < LANES; lane++) {
+            const ptrdiff_t h = half[number * LANES + lane];
+            if (h < 0) continue;
+            const double *m = messages + number * K * LANES + lane;
+            double *mine = out + (h ^ turned) * K;
+            for (ptrdiff_t x = 0; x < K; x++) mine[x] = m[x * LANES];
+        }
+}
+
+/* out (slots, K, LANES) <- unary times what comes in along all other slots. */
+static ALWAYS_INLINE void few_products(const int slots, ptrdiff_t K, const double *unary, const double *const *in,
+                                       double *out) {
+    const double *source[FEW_SLOTS];
+    EACH(s, slots) source[s] = in[s];
+    for (ptrdiff_t i = 0; i < K * LANES; i += VL) {
+        vd told[FEW_SLOTS], before[FEW_SLOTS], product = vload(unary + i);
+        EACH(s, slots) {
+            told[s] = vload(source[s] + i);
+            before[s] = product;
+            product *= told[s];
+        }
+        vstore(out + (slots - 1) * K * LANES + i, before[slots - 1]);
+        product = told[slots - 1];
+        EACH(s, slots - 1) {
+            vstore(out + (slots - 2 - s) * K * LANES + i, before[slots - 2 - s] * product);
+            product *= told[slots - 2 - s];
+        }
+    }
+}
+
+static ALWAYS_INLINE void products(ptrdiff_t slots, ptrdiff_t K, const double *unary, const double *const *in,
+                                   double *out) {
+    switch (slots) {
+    case 1: few_products(1, K, unary, in, out); return;
+    case 2: few_products(2, K, unary, in, out); return;
+    case 3: few_products(3, K, unary, in, out); return;
+    case 4: few_products(4, K, unary, in, out); return;
+    }
+    for (ptrdiff_t i = 0; i < K * LANES; i += VL) {
+        vd product = vload(unary + i);
+        for (ptrdiff_t s = 0; s < slots; s++) {
+            vstore(out + s * K * LANES + i, product);
+            product *= vload(in[s] + i);
+        }
+        product = vload(in[slots - 1] + i);
+        for (ptrdiff_t s = slots - 2; s >= 0; s--) {
+            double *mine = out + s * K * LANES + i;
+            vstore(mine, vload(mine) * product);
+            product *= vload(in[s] + i);
+        }
+    }
+}
+
+/* sum[y] <- sum or maximum over x of t[x, y] p[x], for `states` y, and their largest. */
+static ALWAYS_INLINE void tile_of_states(const int states, const int own, const int maximum, ptrdiff_t K,
+                                         const double *t, const double *p, vd sum[STATES][PARTS], vd peak[PARTS]) {
+    EACH(y, states)
+        EACH(v, PARTS) sum[y][v] = vset(0.0);
+    for (ptrdiff_t x = 0; x < K; x++) {
+        EACH(y, states)
+            EACH(v, PARTS) {
+                const vd value = vload(p + x * LANES + v * VL);
+                const vd entry = own ? vload(t + (x * K + y) * LANES + v * VL) : vset(t[x * K + y]);
+                sum[y][v] = maximum ? vmax(entry * value, sum[y][v]) : vfma(entry, value, sum[y][v]);
+            }
+    }
+    EACH(v, PARTS) { /* not one after the other: that takes long */
+        vd top[STATES];
+        EACH(y, states) top[y] = sum[y][v];
+        EACH(y, 4)
+            if (y + 4 < states) top[y] = vmax(top[y + 4], top[y]);
+        EACH(y, 2)
+            if (y + 2 < states) top[y] = vmax(top[y + 2], top[y]);
+        peak[v] = states > 1 ? vmax(top[1], top[0]) : top[0];
+    }
+}
+
+/* What is to be done with what is said along a slot: divided by its largest entry, mixed with `was` and compared, if
+ * there is that, and sent to `out`. */
+typedef struct {
+    const double *was;
+    double *out;
+    double keep, damping;
+} delivery;
+
+static ALWAYS_INLINE void deliver(const delivery *d, ptrdiff_t i, vd value, vd scale, vd *most) {
+    value *= scale;
+    if (d->was) {
+        const vd last = vload(d->was + i);
+        value = vfma(vset(d->keep), value, vset(d->damping) * last);
+        const vd moved = value - last;
+        *most = vmax(vmax(moved, -moved), *most);
+    }
+    vstore(d->out + i, value);
+}
+
+static ALWAYS_INLINE void reciprocals(const vd peak[PARTS], const vi valid[PARTS], vi dead[PARTS], vd scale[PARTS]) {
+    EACH(v, PARTS) {
+        dead[v] |= (vi)(peak[v] <= vset(0.0)) & valid[v];
+        scale[v] = vset(1.0) / vmax(peak[v], vset(0x1p-1022)); /* of subnormal numbers, it may not be finite */
+    }
+}
+
+/* K <= STATES: all sums stay in registers. */
+static ALWAYS_INLINE void say_few(const int K, const int own, const int maximum, const double *t, const double *p,
+                                  const delivery *d, const vi valid[PARTS], vi dead[PARTS], vd most[PARTS]) {
+    vd sum[STATES][PARTS], peak[PARTS], scale[PARTS];
+    tile_of_states(K, own, maximum, K, t, p, sum, peak);
+    reciprocals(peak, valid, dead, scale);
+    EACH(y, K)
+        EACH(v, PARTS) deliver(d, y * LANES + v * VL, sum[y][v], scale[v], &most[v]);
+}
+
+/* result (K, LANES): work space. */
+static ALWAYS_INLINE void say_many(const int own, const int maximum, ptrdiff_t K, const double *t, const double *p,
+                                   double *result, const delivery *d, const vi valid[PARTS], vi dead[PARTS],
+                                   vd most[PARTS]) {
+    const ptrdiff_t entry = own ? LANES : 1;
+    vd sum[STATES][PARTS], top[PARTS], peak[PARTS], scale[PARTS];
+    EACH(v, PARTS) peak[v] = vset(0.0);
+    ptrdiff_t y = 0;
+    for (; y + STATES <= K; y += STATES) {
+        tile_of_states(STATES, own, maximum, K, t + y * entry, p, sum, top);
+        EACH(i, STATES)
+            EACH(v, PARTS) vstore(result + (y + i) * LANES + v * VL, sum[i][v]);
+        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
+    }
+    if (STATES > 4 && y + 4 <= K) {
+        tile_of_states(VMIN(STATES, 4), own, maximum, K, t + y * entry, p, sum, top);
+        EACH(i, 4)
+            EACH(v, PARTS) vstore(result + (y + i) * LANES + v * VL, sum[i][v]);
+        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
+        y += 4;
+    }
+    for (; y < K; y++) {
+        tile_of_states(1, own, maximum, K, t + y * entry, p, sum, top);
+        EACH(v, PARTS) vstore(result + y * LANES + v * VL, sum[0][v]);
+        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
+    }
+    reciprocals(peak, valid, dead, scale);
+    for (ptrdiff_t i = 0; i < K * LANES; i += LANES)
+        EACH(v, PARTS) deliver(d, i + v * VL, vload(result + i + v * VL), scale[v], &most[v]);
+}
+
+/* One sweep over the blocks start to stop: what they are told is in `old`, with the neighbours if `away`. In place
+ * if new is old; else new messages go to the variables' own places in `new`, and *change <- the largest change.
+ * Returns whether a message is 0. */
+static int flood_blocks(const message_graph *g, const double *old, double *new, int away, ptrdiff_t start,
+                        ptrdiff_t stop, double *change, double *work) {
+    const ptrdiff_t K = g->K, size = K * LANES;
+    const int copy = new != old, kind = K <= STATES ? (int)K : 0;
+    double *product = aligned(work), *fetched = product + g->most_slots * size;
+    double *result = fetched + g->most_slots * size, *sent = result + size, *before = sent + size;
+    const double **in = (const double **)(before + size);
+    delivery d = {NULL, NULL, 1.0 - g->damping, g->damping};
+    vd largest[PARTS];
+    vi dead[PARTS];
+    EACH(v, PARTS) largest[v] = vset(0.0), dead[v] = (vi)vset(0.0);
+    for (ptrdiff_t b = start; b < stop; b++) {
+        const ptrdiff_t *block = g->blocks + b * BLOCK_FIELDS, slots = block[0], step = block[2];
+        vi valid[PARTS];
+        EACH(v, PARTS)
+            for (int lane = 0; lane < VL; lane++) valid[v][lane] = -(v * VL + lane < block[3]);
+        ptrdiff_t number = block[1];
+        for (ptrdiff_t s = 0; s < slots; s++, number += step) {
+            const ptrdiff_t partner = away ? g->partner[number] : number;
+            in[s] = old + partner * size;
+            if (partner < 0) {
+                in[s] = fetched + s * size;
+                fetch_lanes(old, K, g->lists + ~partner * LANES, fetched + s * size);
+            }
+        }
+        products(slots, K, g->unary + b * size, in, product);
+        number = block[1];
+        for (ptrdiff_t s = 0; s < slots; s++, number += step) {
+            const ptrdiff_t partner = away != copy ? g->partner[number] : number;
+            const ptrdiff_t *list = partner < 0 ? g->lists + ~partner * LANES : NULL;
+            if (copy) {
+                d.was = list ? before : old + partner * size;
+                d.out = new + number *size;
+                if (list) fetch_lanes(old, K, list, before);
+            } else
+                d.out = list ? sent : new + partner *size;
+            const int own = g->table[number] < 0;
+            const double *t = g->tables + (own ? ~g->table[number] : g->table[number]), *p = product + s * size;
+            vd most[PARTS];
+            EACH(v, PARTS) most[v] = vset(0.0);
+#define SAY(K)                                                                                                         \
+    case 4 * K: say_few(K, 0, 0, t, p, &d, valid, dead, most); break;                                                  \
+    case 4 * K + 1: say_few(K, 0, 1, t, p, &d, valid, dead, most); break;                                              \
+    case 4 * K + 2: say_few(K, 1, 0, t, p, &d, valid, dead, most); break;                                              \
+    case 4 * K + 3: say_few(K, 1, 1, t, p, &d, valid, dead, most); break;
+            switch (4 * kind + 2 * own + g->maximum) {
+                SAY(2)
+#if STATES >= 4
+                SAY(3)
+                SAY(4)
+#endif
+#if STATES >= 8
+                SAY(5)
+                SAY(6)
+                SAY(7)
+                SAY(8)
+#endif
+            default:
+                if (own)
+                    if (g->maximum)
+                        say_many(1, 1, K, t, p, result, &d, valid, dead, most);
+                    else
+                        say_many(1, 0, K, t, p, result, &d, valid, dead, most);
+                else if (g->maximum)
+                    say_many(0, 1, K, t, p, result, &d, valid, dead, most);
+                else
+                    say_many(0, 0, K, t, p, result, &d, valid, dead, most);
+            }
+            if (copy)
+                EACH(v, PARTS) largest[v] = vmax(vselect(valid[v], most[v], vset(0.0)), largest[v]);
+            else if (list)
+                send_lanes(sent, K, list, new);
+        }
+    }
+    EACH(v, PARTS)
+        for (int lane = 0; lane < VL; lane++) *change = VMAX(*change, largest[v][lane]);
+    int found = 0;
+    EACH(v, PARTS) found |= any_lane((vd)dead[v]); /* all ones is NaN */
+    return found;
+}
+
+/* Sweeps that several threads share: parts of sweeps are handed out in order, and a sweep begins when the one before
+ * is finished. taken, finished: parts; state: see above. */
+typedef struct {
+    int64_t taken, finished, state;
+} flood_progress;
+
+static ALWAYS_INLINE void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* One thread's share of the sweeps. changes (2, parts): of even and odd sweeps. plan (sweeps, 3): whether it goes to
+ * the other array, which of the two arrays it begins with, and whether what is told stands with the neighbours. It
+ * stops after a sweep to the other array whose largest change is at most tol, or when a message is 0. pending: -1, or
+ * what the last call returned: the number of a part whose turn had not come after some time, while other threads have
+ * not finished theirs. Returns -1 when nothing is left to do. */
+static int64_t flood_sweeps(const message_graph *g, double *one, double *other, ptrdiff_t blocks, ptrdiff_t part,
+                            const int64_t *plan, ptrdiff_t sweeps, double tol, flood_progress *progress,
+                            double *changes, int64_t pending, double *work) {
+    const int64_t parts = (blocks + part - 1) / part;
+    for (;;) {
+        const int64_t mine = pending >= 0 ? pending : __atomic_fetch_add(&progress->taken, 1, __ATOMIC_RELAXED);
+        pending = -1;
+        if (mine >= sweeps * parts) return -1;
+        const int64_t sweep = mine / parts, p = mine % parts;
+        for (int tries = 0; __atomic_load_n(&progress->finished, __ATOMIC_ACQUIRE) < sweep * parts; tries++) {
+            if (__atomic_load_n(&progress->state, __ATOMIC_RELAXED) != RUNNING) return -1;
+            if (tries == 4000) return mine;
+            relax();
+        }
+        if (__atomic_load_n(&progress->state, __ATOMIC_RELAXED) != RUNNING) return -1;
+        if (sweep && plan[3 * (sweep - 1)]) { /* nobody begins the sweep after this one before this part is done */
+            const double *last = changes + (sweep - 1) % 2 * parts;
+            double change = 0.0;
+            for (int64_t i = 0; i < parts; i++) change = VMAX(change, last[i]);
+            if (change <= tol) {
+                __atomic_store_n(&progress->state, CONVERGED, __ATOMIC_RELAXED);
+                return -1;
+            }
+        }
+        const int64_t *now = plan + 3 * sweep;
+        double *old = now[1] ? other : one, *new = !now[0] ? old : now[1] ? one : other, change = 0.0;
+        if (flood_blocks(g, old, new, (int)now[2], p * part, VMIN(blocks, (p + 1) * part), &change, work)) {
+            __atomic_store_n(&progress->state, DEAD, __ATOMIC_RELAXED);
+            return -1;
+        }
+        if (now[0]) changes[sweep % 2 * parts + p] = change;
+        __atomic_fetch_add(&progress->finished, 1, __ATOMIC_RELEASE);
+    }
+}
+
+#endif
