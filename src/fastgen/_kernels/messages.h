@@ -184,32 +184,30 @@ static ALWAYS_INLINE void say_few(const int K, const int own, const int maximum,
         EACH(v, PARTS) deliver(d, y * LANES + v * VL, sum[y][v], scale[v], &most[v]);
 }
 
-/* result (K, LANES): work space. */
+/* The same for `states` y from y on, into result (K, LANES). */
+static ALWAYS_INLINE void some_states(const int states, const int own, const int maximum, ptrdiff_t K, ptrdiff_t y,
+                                      const double *t, const double *p, double *result, vd peak[PARTS]) {
+    vd sum[STATES][PARTS], top[PARTS];
+    tile_of_states(states, own, maximum, K, t + y * (own ? LANES : 1), p, sum, top);
+    EACH(i, states)
+        EACH(v, PARTS) vstore(result + (y + i) * LANES + v * VL, sum[i][v]);
+    EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
+}
+
+/* K > STATES. Few sums at once would wait for each other: the last tile may overlap the one before. */
 static ALWAYS_INLINE void say_many(const int own, const int maximum, ptrdiff_t K, const double *t, const double *p,
                                    double *result, const delivery *d, const vi valid[PARTS], vi dead[PARTS],
                                    vd most[PARTS]) {
-    const ptrdiff_t entry = own ? LANES : 1;
-    vd sum[STATES][PARTS], top[PARTS], peak[PARTS], scale[PARTS];
+    vd peak[PARTS], scale[PARTS];
     EACH(v, PARTS) peak[v] = vset(0.0);
     ptrdiff_t y = 0;
-    for (; y + STATES <= K; y += STATES) {
-        tile_of_states(STATES, own, maximum, K, t + y * entry, p, sum, top);
-        EACH(i, STATES)
-            EACH(v, PARTS) vstore(result + (y + i) * LANES + v * VL, sum[i][v]);
-        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
-    }
-    if (STATES > 4 && y + 4 <= K) {
-        tile_of_states(VMIN(STATES, 4), own, maximum, K, t + y * entry, p, sum, top);
-        EACH(i, 4)
-            EACH(v, PARTS) vstore(result + (y + i) * LANES + v * VL, sum[i][v]);
-        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
-        y += 4;
-    }
-    for (; y < K; y++) {
-        tile_of_states(1, own, maximum, K, t + y * entry, p, sum, top);
-        EACH(v, PARTS) vstore(result + y * LANES + v * VL, sum[0][v]);
-        EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
-    }
+    for (; y + STATES <= K; y += STATES) some_states(STATES, own, maximum, K, y, t, p, result, peak);
+    if (K - y > STATES / 2)
+        some_states(STATES, own, maximum, K, K - STATES, t, p, result, peak);
+    else if (K - y > STATES / 4)
+        some_states(STATES / 2, own, maximum, K, K - STATES / 2, t, p, result, peak);
+    else if (K > y)
+        some_states(VMAX(STATES / 4, 1), own, maximum, K, K - VMAX(STATES / 4, 1), t, p, result, peak);
     reciprocals(peak, valid, dead, scale);
     for (ptrdiff_t i = 0; i < K * LANES; i += LANES)
         EACH(v, PARTS) deliver(d, i + v * VL, vload(result + i + v * VL), scale[v], &most[v]);
@@ -264,6 +262,7 @@ static int flood_blocks(const message_graph *g, const double *old, double *new, 
     case 4 * K + 2: say_few(K, 1, 0, t, p, &d, valid, dead, most); break;                                              \
     case 4 * K + 3: say_few(K, 1, 1, t, p, &d, valid, dead, most); break;
             switch (4 * kind + 2 * own + g->maximum) {
+                SAY(1)
                 SAY(2)
 #if STATES >= 4
                 SAY(3)

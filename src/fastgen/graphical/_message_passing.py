@@ -32,6 +32,7 @@ _COMPARE = 4
 """Sweeps of pairwise graphs after which messages are compared with the ones before: that costs a sweep."""
 _ALIKE = 32
 """Variables with the same number of neighbours and the same tables that are worth a group of their own."""
+_FEW_TABLES = 16
 _MOST_BYTES = 1 << 30
 """For tables of variables that are not alike; above, factors are taken one by one."""
 _PART_NS, _SWEEP_NS, _CALL_NS = 5e3, 2e4, 5e7
@@ -329,8 +330,10 @@ def pairwise_belief_propagation(
     V = len(unary)
     if not len(edges):
         return None
-    different, kind = np.unique(tables, axis=0, return_inverse=True)
-    kind = np.broadcast_to(kind.ravel(), (len(edges),)).astype(np.int64)
+    numbers: dict[bytes, int] = {}  # far faster than np.unique(axis=0)
+    kind = np.array([numbers.setdefault(table.tobytes(), len(numbers)) for table in tables])
+    different = tables[np.unique(kind, return_index=True)[1]]
+    kind = np.broadcast_to(kind, (len(edges),))
     tops, peaks = unary.max(axis=1), different.max(axis=(1, 2))
     _check_alive(0.0 if (tops > -np.inf).all() and (peaks > -np.inf).all() else -1.0)
     pairs = _Pairs(np.exp(unary - tops[:, None]), edges, np.exp(different - peaks[:, None, None]), kind)
@@ -339,19 +342,23 @@ def pairwise_belief_propagation(
     messages, n_iter, change = pairs.run(maximum, float(damping), max_iter, tol, n_threads)
     beliefs, sent = pairs.unary.copy(), np.empty_like(messages)
     for group in pairs.groups:
-        inside = messages[group.halves ^ 1]  # (nodes, slots, K)
-        ones = np.ones((len(inside), 1, messages.shape[1]))
-        before = np.cumprod(np.concatenate([ones, inside], axis=1), axis=1)
-        after = np.cumprod(np.concatenate([ones, inside[:, :0:-1]], axis=1), axis=1)[:, ::-1]
-        sent[group.halves] = pairs.unary[group.nodes][:, None] * before[:, :-1] * after
-        beliefs[group.nodes] *= before[:, -1]
+        inside = messages[group.halves.T ^ 1]  # (slots, nodes, K)
+        product = pairs.unary[group.nodes]
+        for told, halves in zip(inside, group.halves.T, strict=True):
+            sent[halves] = product
+            product *= told
+        beliefs[group.nodes] = product
+        product = inside[-1]
+        for told, halves in zip(inside[-2::-1], group.halves.T[-2::-1], strict=True):
+            sent[halves] *= product
+            product *= told
     total = beliefs.sum(axis=1)
     _check_alive(float(total.min()) or -1.0)
     log_z = np.nan
-    if not maximum:  # Bethe: sums over nodes and edges, less those over the ends of edges
-        both = np.einsum("ex,exy,ey->e", sent[0::2], pairs.tables[kind], sent[1::2])
-        ends = (_swapped(sent) * messages).sum(axis=1)  # what a node says of itself, and what is said of it
-        log_z = float(tops.sum() + peaks[kind].sum() + np.log(total).sum() + np.log(both).sum() - np.log(ends).sum())
+    if not maximum:  # Bethe: sums over nodes and edges, less those over the ends of edges: what all say of these
+        log_total, degree = np.log(total), np.bincount(edges.ravel(), minlength=V)
+        both = _products(sent, pairs.tables, kind)
+        log_z = float(tops.sum() + peaks[kind].sum() + log_total @ (1 - degree) + np.log(both).sum())
     graph: Any = csr_array((np.ones(len(edges)), edges.T), shape=(V, V))
     forest = len(edges) == V - connected_components(graph, directed=False)[0]
     beliefs /= beliefs.max(axis=1, keepdims=True) if maximum else total[:, None]
@@ -361,9 +368,15 @@ def pairwise_belief_propagation(
     )
 
 
-def _swapped(messages: Array) -> Array:
-    """Those of the other direction of each edge."""
-    return messages.reshape(-1, 2, messages.shape[1])[:, ::-1].reshape(messages.shape)
+def _products(sent: Array, tables: Array, kind: NDArray[np.int64]) -> Array:
+    """The sum over the states of both ends of each edge."""
+    if len(tables) > _FEW_TABLES:
+        return np.asarray(np.einsum("ex,exy,ey->e", sent[0::2], tables[kind], sent[1::2]))
+    both = np.empty(len(kind))
+    for number, table in enumerate(tables):
+        of = np.flatnonzero(kind == number)
+        both[of] = np.einsum("ey,ey->e", sent[2 * of] @ table, sent[2 * of + 1])
+    return both
 
 
 def _check_options(damping: float, max_iter: int, tol: float) -> None:
@@ -442,8 +455,9 @@ class _Pairs:
         for slots in np.unique(degree[degree > 0]).tolist():
             nodes = np.flatnonzero(degree == slots)
             place = starts[nodes][:, None] + np.arange(slots)
-            keys, which, count = np.unique(table[by_table[place]], axis=0, return_inverse=True, return_counts=True)
-            which = np.where(count >= _ALIKE, np.arange(len(keys)), -1)[which.ravel()]
+            which = _equal_rows(table[by_table[place]], 2 * T)
+            count = np.bincount(which)
+            which = np.where(count >= _ALIKE, np.arange(len(count)), -1)[which]
             order = np.argsort(which, kind="stable")
             for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
                 alike = bool(which[rows[0]] >= 0)
@@ -641,6 +655,14 @@ def _common_run(nodes: NDArray[np.int64]) -> int:
     if (np.diff(starts) == run).all() and strip * kernels.LANES <= 1.15 * len(nodes):
         return run
     return 1
+
+
+def _equal_rows(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """A number for each row of numbers below limit: the same for equal rows."""
+    found = np.zeros(len(rows), np.int64)
+    for column in rows.T:  # far faster than np.unique(axis=0)
+        found = np.unique(found * limit + column, return_inverse=True)[1].ravel()
+    return found
 
 
 def _oriented(tables: Array, which: NDArray[np.int64]) -> Array:
