@@ -1,13 +1,28 @@
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.intp]
 
 LANES: int
 RUNNING: int
+STOPPED: int
 CONVERGED: int
 DEAD: int
+
+@disjoint_base
+class Progress:
+    @property
+    def state(self) -> int: ...
+    @property
+    def sweeps(self) -> int: ...
+    @property
+    def holds(self) -> int: ...
+    @property
+    def away(self) -> bool: ...
+    def start(self, every: int, last: int, damped: bool) -> None: ...
+    def abandon(self) -> None: ...
 
 def work_size(K: int, most_slots: int) -> int: ...
 def sweep(
@@ -23,8 +38,10 @@ def sweep(
     tol: float,
     messages: _Array,
     part: int,
-    plan: NDArray[np.int64],
-    progress: NDArray[np.int64],
+    every: int,
+    stop: int,
+    last: int,
+    progress: Progress,
     changes: _Array,
     pending: int,
     work: _Array,

@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t
 cdef extern from "messages.h" nogil:
     int _LANES "LANES"
     int _RUNNING "RUNNING"
+    int _STOPPED "STOPPED"
     int _CONVERGED "CONVERGED"
     int _DEAD "DEAD"
     ctypedef struct message_graph:
@@ -23,16 +24,18 @@ cdef extern from "messages.h" nogil:
         const Py_ssize_t* table
         const double* tables
     ctypedef struct flood_progress:
-        pass
+        int64_t state, sweeps, kind, holds, away, taken, finished, stage
+    int64_t first_stage(const flood_progress* f, int64_t every, int64_t last, int damped)
     Py_ssize_t messages_work_size(Py_ssize_t K, Py_ssize_t most_slots)
     int64_t flood_sweeps(const message_graph* g, double* one, double* other, Py_ssize_t blocks, Py_ssize_t part,
-                         const int64_t* plan, Py_ssize_t sweeps, double tol, flood_progress* progress,
+                         int64_t every, int64_t stop, int64_t last, double tol, flood_progress* f,
                          double* changes, int64_t pending, double* work)
     void collect_messages(const double* messages, Py_ssize_t K, const Py_ssize_t* half, int turned,
                           Py_ssize_t start, Py_ssize_t stop, double* out)
 
 LANES = _LANES
 RUNNING = _RUNNING
+STOPPED = _STOPPED
 CONVERGED = _CONVERGED
 DEAD = _DEAD
 
@@ -42,16 +45,51 @@ def work_size(Py_ssize_t K, Py_ssize_t most_slots) -> int:
     return messages_work_size(K, most_slots)
 
 
+cdef class Progress:
+    """How far the sweeps of one graph are; all messages are in the first array, with the variables they are for."""
+
+    cdef flood_progress c
+
+    @property
+    def state(self) -> int:
+        """RUNNING, STOPPED (after as many sweeps as were asked for), CONVERGED or DEAD (a message is 0)."""
+        return self.c.state
+
+    @property
+    def sweeps(self) -> int:
+        """That are finished."""
+        return self.c.sweeps
+
+    @property
+    def holds(self) -> int:
+        """Which array holds the messages."""
+        return self.c.holds
+
+    @property
+    def away(self) -> bool:
+        """Whether messages stand with the variables that sent them."""
+        return self.c.away
+
+    def start(self, int64_t every, int64_t last, bint damped) -> None:
+        """Ready for `sweep`, which has returned -1 to all threads."""
+        self.c.state = _RUNNING
+        self.c.taken = self.c.finished = self.c.stage = 0
+        self.c.kind = first_stage(&self.c, every, last, damped)
+
+    def abandon(self) -> None:
+        """Let no thread wait for another."""
+        self.c.state = _DEAD
+
+
 def sweep(const Py_ssize_t[:, ::1] blocks, const double[:, :, ::1] unary, const Py_ssize_t[::1] partner,
           const Py_ssize_t[:, ::1] lists, const Py_ssize_t[::1] table, const double[::1] tables,
           Py_ssize_t most_slots, bint maximum, double damping, double tol, double[:, :, :, ::1] messages,
-          Py_ssize_t part, const int64_t[:, ::1] plan, int64_t[::1] progress, double[:, ::1] changes,
+          Py_ssize_t part, int64_t every, int64_t stop, int64_t last, Progress progress, double[::1] changes,
           int64_t pending, double[::1] work) -> int:
-    """One thread's share of the sweeps of plan (sweeps, 3), in parts of `part` blocks; -1 when all are taken.
+    """One thread's share of the sweeps up to number `stop`, of `last`, in parts of `part` blocks; -1 at the end.
 
-    messages: two arrays. progress (3,), zeros at first: parts taken, parts finished, and RUNNING, CONVERGED or
-    DEAD. Anything else that is returned is to be passed as `pending`, after other threads have had time. Layouts:
-    messages.h.
+    messages: two arrays. changes (parts,) <- the largest of the last sweep. Anything but -1 that is returned is to
+    be passed as `pending`, after other threads have had time. Layouts: messages.h.
     """
     cdef message_graph g
     g.K = unary.shape[1]
@@ -65,9 +103,8 @@ def sweep(const Py_ssize_t[:, ::1] blocks, const double[:, :, ::1] unary, const 
     g.table = &table[0]
     g.tables = &tables[0]
     with nogil:
-        pending = flood_sweeps(&g, &messages[0, 0, 0, 0], &messages[1, 0, 0, 0], blocks.shape[0], part,
-                               &plan[0, 0], plan.shape[0], tol, <flood_progress*>&progress[0], &changes[0, 0],
-                               pending, &work[0])
+        pending = flood_sweeps(&g, &messages[0, 0, 0, 0], &messages[1, 0, 0, 0], blocks.shape[0], part, every,
+                               stop, last, tol, &progress.c, &changes[0], pending, &work[0])
     return pending
 
 

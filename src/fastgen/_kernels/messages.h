@@ -24,7 +24,7 @@
 #define BLOCK_FIELDS 4
 #define FEW_SLOTS 4
 
-enum { RUNNING, CONVERGED, DEAD };
+enum { RUNNING, STOPPED, CONVERGED, DEAD };
 
 typedef struct {
     ptrdiff_t K, most_slots;
@@ -298,11 +298,45 @@ static int flood_blocks(const message_graph *g, const double *old, double *new, 
     return found;
 }
 
-/* Sweeps that several threads share: parts of sweeps are handed out in order, and a sweep begins when the one before
- * is finished. taken, finished: parts; state: see above. */
+/* Sweeps that several threads share. A stage is a sweep, or a trial of one part of it; its parts are handed out one by
+ * one, and who finishes the last opens the next stage. */
 typedef struct {
-    int64_t taken, finished, state;
+    int64_t state;           /* see above */
+    int64_t sweeps;          /* that are finished */
+    int64_t kind;            /* of the stage */
+    int64_t holds, away;     /* which array holds what is told, and whether it stands with the neighbours */
+    int64_t taken, finished; /* parts of all stages */
+    int64_t stage;           /* that is open */
 } flood_progress;
+
+/* How a stage goes about its sweep. Only the last sweep has to tell the largest change. Of others, a single part that
+ * still changes by more than tol is enough to know that messages have not converged. */
+enum { IN_PLACE, COPY, TRIAL };
+
+/* The kind of the stage that begins the next sweep. */
+static int64_t first_stage(const flood_progress *f, int64_t every, int64_t last, int damped) {
+    if (damped || f->sweeps + 1 == last) return COPY;
+    return (f->sweeps + 1) % every ? IN_PLACE : TRIAL;
+}
+
+/* All parts of a stage are finished: what comes next. */
+static void next_stage(flood_progress *f, int64_t every, int64_t last, int64_t stop, int damped, double tol,
+                       const double *changes, int64_t parts) {
+    if (f->kind == TRIAL) {
+        f->kind = changes[parts / 2] > tol ? IN_PLACE : COPY;
+        return;
+    }
+    double change = 0.0;
+    for (int64_t i = 0; i < parts; i++) change = VMAX(change, changes[i]);
+    f->sweeps++;
+    f->away = f->kind == COPY || !f->away;
+    if (f->kind == COPY) f->holds = !f->holds;
+    if (f->kind == COPY && change <= tol)
+        __atomic_store_n(&f->state, CONVERGED, __ATOMIC_RELAXED);
+    else if (f->sweeps == stop)
+        __atomic_store_n(&f->state, STOPPED, __ATOMIC_RELAXED);
+    f->kind = first_stage(f, every, last, damped);
+}
 
 static ALWAYS_INLINE void relax(void) {
 #if defined(__x86_64__)
@@ -312,43 +346,37 @@ static ALWAYS_INLINE void relax(void) {
 #endif
 }
 
-/* One thread's share of the sweeps. changes (2, parts): of even and odd sweeps. plan (sweeps, 3): whether it goes to
- * the other array, which of the two arrays it begins with, and whether what is told stands with the neighbours. It
- * stops after a sweep to the other array whose largest change is at most tol, or when a message is 0. pending: -1, or
- * what the last call returned: the number of a part whose turn had not come after some time, while other threads have
- * not finished theirs. Returns -1 when nothing is left to do. */
+/* One thread's share of the sweeps up to number `stop`, of `last`. Messages are compared after `every` sweeps, after
+ * the last, and after each if they are damped. It ends earlier when the largest change is at most tol, or when a
+ * message is 0. changes (parts,). pending: -1, or what the last call returned: the number of a part whose turn had not
+ * come after some time, for other threads have not finished theirs. Returns -1 when nothing is left to do. */
 static int64_t flood_sweeps(const message_graph *g, double *one, double *other, ptrdiff_t blocks, ptrdiff_t part,
-                            const int64_t *plan, ptrdiff_t sweeps, double tol, flood_progress *progress,
-                            double *changes, int64_t pending, double *work) {
+                            int64_t every, int64_t stop, int64_t last, double tol, flood_progress *f, double *changes,
+                            int64_t pending, double *work) {
     const int64_t parts = (blocks + part - 1) / part;
     for (;;) {
-        const int64_t mine = pending >= 0 ? pending : __atomic_fetch_add(&progress->taken, 1, __ATOMIC_RELAXED);
+        const int64_t mine = pending >= 0 ? pending : __atomic_fetch_add(&f->taken, 1, __ATOMIC_RELAXED);
+        const int64_t stage = mine / parts, p = mine % parts;
         pending = -1;
-        if (mine >= sweeps * parts) return -1;
-        const int64_t sweep = mine / parts, p = mine % parts;
-        for (int tries = 0; __atomic_load_n(&progress->finished, __ATOMIC_ACQUIRE) < sweep * parts; tries++) {
-            if (__atomic_load_n(&progress->state, __ATOMIC_RELAXED) != RUNNING) return -1;
+        for (int tries = 0; __atomic_load_n(&f->stage, __ATOMIC_ACQUIRE) < stage; tries++) {
+            if (__atomic_load_n(&f->state, __ATOMIC_RELAXED) != RUNNING) return -1;
             if (tries == 4000) return mine;
             relax();
         }
-        if (__atomic_load_n(&progress->state, __ATOMIC_RELAXED) != RUNNING) return -1;
-        if (sweep && plan[3 * (sweep - 1)]) { /* nobody begins the sweep after this one before this part is done */
-            const double *last = changes + (sweep - 1) % 2 * parts;
+        if (__atomic_load_n(&f->state, __ATOMIC_RELAXED) != RUNNING) return -1;
+        double *old = f->holds ? other : one, *new = f->kind == IN_PLACE ? old : f->holds ? one : other;
+        if (f->kind != TRIAL || p == parts / 2) {
             double change = 0.0;
-            for (int64_t i = 0; i < parts; i++) change = VMAX(change, last[i]);
-            if (change <= tol) {
-                __atomic_store_n(&progress->state, CONVERGED, __ATOMIC_RELAXED);
+            if (flood_blocks(g, old, new, (int)f->away, p * part, VMIN(blocks, (p + 1) * part), &change, work)) {
+                __atomic_store_n(&f->state, DEAD, __ATOMIC_RELAXED);
                 return -1;
             }
+            changes[p] = change;
         }
-        const int64_t *now = plan + 3 * sweep;
-        double *old = now[1] ? other : one, *new = !now[0] ? old : now[1] ? one : other, change = 0.0;
-        if (flood_blocks(g, old, new, (int)now[2], p * part, VMIN(blocks, (p + 1) * part), &change, work)) {
-            __atomic_store_n(&progress->state, DEAD, __ATOMIC_RELAXED);
-            return -1;
+        if (__atomic_add_fetch(&f->finished, 1, __ATOMIC_ACQ_REL) == (stage + 1) * parts) {
+            next_stage(f, every, last, stop, g->damping > 0.0, tol, changes, parts);
+            __atomic_store_n(&f->stage, stage + 1, __ATOMIC_RELEASE);
         }
-        if (now[0]) changes[sweep % 2 * parts + p] = change;
-        __atomic_fetch_add(&progress->finished, 1, __ATOMIC_RELEASE);
     }
 }
 

@@ -507,39 +507,10 @@ class _Pairs:
         layout = self._layout
         cost = kernels.LANES * len(layout.partner) * self.K * (0.04 * self.K + 0.3)  # of a sweep, in ns
         part = max(1, int(len(layout.blocks) * min(1.0, _PART_NS / cost)))
+        parts = -(-len(layout.blocks) // part)
         arrays = _aligned(2, len(layout.partner), self.K, kernels.LANES)
         arrays[0] = 1.0
-        holds, away = 0, 0  # which array holds the messages, and whether they stand with who sent them
-        n_iter, change = 0, np.inf
-        while n_iter < max_iter:
-            plan, state = [], (holds, away)
-            for i in range(n_iter + 1, min(max_iter, n_iter + min(256, max(_COMPARE, int(_CALL_NS / cost)))) + 1):
-                compare = i % _COMPARE == 0 or i == max_iter or damping > 0
-                plan.append((int(compare), *state))
-                state = (1 - state[0], 1) if compare else (state[0], 1 - state[1])
-            done, change = self._sweep(np.array(plan, np.int64), arrays, part, cost, maximum, damping, tol, n_threads)
-            n_iter += done
-            compared, holds, away = plan[done - 1]
-            holds, away = (1 - holds, 1) if compared else (holds, 1 - away)
-            if compared and change <= tol:
-                break
-        messages = np.empty((layout.n_halves, self.K))
-
-        def make_body() -> Body:
-            return lambda start, stop: kernels.collect(arrays[holds], layout.halves, not away, start, stop, messages)
-
-        run_chunks(make_body, len(layout.halves), 256, 4.0 * messages.size, n_threads)
-        return messages, n_iter, change
-
-    def _sweep(
-        self, plan: NDArray[np.int64], arrays: Array, part: int, cost: float, maximum: bool, damping: float, tol: float,
-        n_threads: int | None,
-    ) -> tuple[int, float]:  # fmt: skip
-        """Sweeps until messages have converged, but no more than in the plan; the largest change in the last."""
-        layout = self._layout
-        parts = -(-len(layout.blocks) // part)
-        progress, changes = np.zeros(3, np.int64), np.zeros((2, parts))
-        size = kernels.work_size(self.K, layout.most_slots)
+        progress, changes, size = kernels.Progress(), np.empty(parts), kernels.work_size(self.K, layout.most_slots)
 
         def make_body() -> Body:
             work = np.empty(size)
@@ -549,22 +520,33 @@ class _Pairs:
                 try:
                     while True:
                         pending = kernels.sweep(
-                            *layout.arguments, maximum, damping, tol, arrays, part, plan, progress, changes, pending,
-                            work,
+                            *layout.arguments, maximum, damping, tol, arrays, part, _COMPARE, until, max_iter, progress,
+                            changes, pending, work,
                         )  # fmt: skip
                         if pending < 0:
                             break
                         time.sleep(5e-5)  # a thread that others wait for has no processor
                 except BaseException:
-                    progress[2] = kernels.DEAD  # nobody shall wait for what is pending
+                    progress.abandon()
                     raise
 
             return body
 
-        run_chunks(make_body, parts, 1, cost * len(plan) if cost > _SWEEP_NS else 0.0, n_threads)
-        _check_alive(-1.0 if progress[2] == kernels.DEAD else 0.0)
-        done = int(progress[1]) // parts
-        return done, float(changes[(done - 1) % 2].max())
+        some, max_iter = max(1, int(_CALL_NS / cost)), min(max_iter, 1 << 62)
+        while progress.state != kernels.CONVERGED and progress.sweeps < max_iter:
+            until = min(max_iter, progress.sweeps + some)
+            progress.start(_COMPARE, max_iter, damping > 0)
+            run_chunks(make_body, parts, 1, cost * (until - progress.sweeps) if cost > _SWEEP_NS else 0.0, n_threads)
+            _check_alive(-1.0 if progress.state == kernels.DEAD else 0.0)
+        messages = np.empty((layout.n_halves, self.K))
+
+        def make_collector() -> Body:
+            return lambda start, stop: kernels.collect(
+                arrays[progress.holds], layout.halves, not progress.away, start, stop, messages
+            )  # fmt: skip
+
+        run_chunks(make_collector, len(layout.halves), 256, 4.0 * messages.size, n_threads)
+        return messages, progress.sweeps, float(changes.max())
 
 
 @dataclass(frozen=True)
@@ -823,6 +805,7 @@ def trw_s(
     pair_sizes = [energies[pair].size for pair in edges]
     pair_at = (np.cumsum(pair_sizes) - pair_sizes).astype(np.int64)
     pair_energy = np.concatenate([np.zeros(0), *(energies[pair].ravel() for pair in edges)])
+    ends = np.array(edges, np.int64).reshape(-1, 2)
     later = np.array(
         [max(sum(u > v for u, _, _ in own), sum(u < v for u, _, _ in own), 1) for v, own in enumerate(slots)]
     )
@@ -836,9 +819,8 @@ def trw_s(
     for _ in range(max_iter):
         n_iter += 1
         kernel.trw_s_pass(*arguments, True, theta, states)
-        energy_found = sum(float(unary[unary_at[v] + states[v]]) for v in range(V)) + sum(
-            float(energies[a, b][states[a], states[b]]) for a, b in edges
-        )
+        at = pair_at + states[ends[:, 0]] * sizes[ends[:, 1]] + states[ends[:, 1]]
+        energy_found = float(unary[unary_at + states].sum() + pair_energy[at].sum())
         if energy_found < best_energy:
             best_energy, best_states = energy_found, states.copy()
         history.append(float(kernel.trw_s_pass(*arguments, False, theta, states)))
