@@ -199,6 +199,23 @@ def test_sweeps_stop_where_messages_have_converged(damping, rng, monkeypatch):
             np.testing.assert_array_equal(messages, pairs.run(False, damping, n_iter, 0.0, 1)[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_messages_that_change_in_one_place_only(threads, monkeypatch):
+    """News travel along a chain, one variable in each sweep; everything else is as in the sweep before, to the bit."""
+    monkeypatch.setattr(module, "_PART_NS", 300.0)
+    n = 200
+    unary = np.ones((n, 2))
+    unary[0, 1] = 0.5
+    table = np.array([[[31.0, 1.0], [1.0, 31.0]]]) / 32  # sums of rows are 1: what is not known stays (1, 1)
+    pairs = module._Pairs(unary, np.stack([np.arange(n - 1), np.arange(1, n)], 1), table, np.zeros(n - 1, np.int64))
+    messages, n_iter, change = pairs.run(False, 0.0, 1000, 0.0, threads)
+    assert n_iter == n  # the last message has changed in sweep n - 1
+    assert change == 0.0
+    excess = (1 / 3) * (30 / 32) ** np.arange(1, n)  # of the first state's share over the second's
+    np.testing.assert_allclose(messages[0::2], np.stack([np.ones(n - 1), (1 - excess) / (1 + excess)], 1), rtol=1e-12)
+    np.testing.assert_array_equal(messages[1::2], 1.0)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_contradictions_are_found_however_late(threads, rng):
     """Both ends of a chain are fixed to different states, all edges ask for equal ones, one leads off the middle."""

@@ -12,6 +12,9 @@
  *
  * Messages of neighbours are whole blocks wherever 8 variables have their neighbours in the 8 lanes of one block
  * (partner >= 0: its number), and are fetched one by one elsewhere (~partner: where the 8 addresses begin in lists).
+ *
+ * Each number of a message costs K multiply-adds and, in a grid, three multiplications: from K = 4 on, these units are
+ * what limits speed, not memory.
  */
 #ifndef FASTGEN_MESSAGES_H
 #define FASTGEN_MESSAGES_H
@@ -20,7 +23,7 @@
 
 #define LANES 8
 #define PARTS (LANES / VL) /* vectors in a row of lanes */
-#define STATES VL          /* of a tile: with VL * PARTS = 8 sums as long as a multiply-add takes, on 2 units */
+#define STATES VL          /* of a tile: VL * PARTS = 8 sums at once, for a multiply-add takes 4 cycles on 2 units */
 #define BLOCK_FIELDS 4
 #define FEW_SLOTS 4
 
@@ -67,17 +70,40 @@ static inline void send_lanes(const double *message, ptrdiff_t K, const ptrdiff_
         EACH(lane, LANES) m[lane][i] = message[i + lane];
 }
 
+/* out[lane][0 to 3] <- four states of four lanes. */
+static ALWAYS_INLINE void four_by_four(const double *m, double *const out[4]) {
+    v4d r[4], t[4];
+    EACH(x, 4) r[x] = *(const v4d_any *)(m + x * LANES);
+    for (int i = 0; i < 2; i++) {
+        t[i] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 0, 4, 2, 6);
+        t[i + 2] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 1, 5, 3, 7);
+    }
+    *(v4d_any *)out[0] = __builtin_shufflevector(t[0], t[1], 0, 1, 4, 5);
+    *(v4d_any *)out[1] = __builtin_shufflevector(t[2], t[3], 0, 1, 4, 5);
+    *(v4d_any *)out[2] = __builtin_shufflevector(t[0], t[1], 2, 3, 6, 7);
+    *(v4d_any *)out[3] = __builtin_shufflevector(t[2], t[3], 2, 3, 6, 7);
+}
+
 /* out[half ^ turned] <- what is said along the half-edge of each lane of the message blocks start to stop, K states. */
 static void collect_messages(const double *messages, ptrdiff_t K, const ptrdiff_t *half, int turned, ptrdiff_t start,
                              ptrdiff_t stop, double *out) {
-    for (ptrdiff_t number = start; number < stop; number++)
-        for (int lane = 0; lane < LANES; lane++) {
-            const ptrdiff_t h = half[number * LANES + lane];
-            if (h < 0) continue;
-            const double *m = messages + number * K * LANES + lane;
-            double *mine = out + (h ^ turned) * K;
-            for (ptrdiff_t x = 0; x < K; x++) mine[x] = m[x * LANES];
+    for (ptrdiff_t lanes = start * LANES; lanes < stop * LANES; lanes += 4) {
+        const double *m = messages + lanes / LANES * K * LANES + lanes % LANES;
+        double *to[4];
+        int all = 1;
+        for (int i = 0; i < 4; i++) {
+            all &= half[lanes + i] >= 0;
+            to[i] = out + (half[lanes + i] < 0 ? 0 : half[lanes + i] ^ turned) * K;
         }
+        ptrdiff_t x = 0;
+        for (; VL >= 4 && all && x + 4 <= K; x += 4) { /* SSE has no such vectors */
+            double *const here[4] = {to[0] + x, to[1] + x, to[2] + x, to[3] + x};
+            four_by_four(m + x * LANES, here);
+        }
+        for (; x < K; x++)
+            for (int i = 0; i < 4; i++)
+                if (half[lanes + i] >= 0) to[i][x] = m[x * LANES + i];
+    }
 }
 
 /* out (slots, K, LANES) <- unary times what comes in along all other slots. */
