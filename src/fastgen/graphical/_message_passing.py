@@ -29,7 +29,7 @@ __all__ = [
 
 _SCHEDULES = "flooding", "sequential", "residual"
 _COMPARE = 4
-"""Sweeps of pairwise graphs after which messages are compared with the ones before: that costs a sweep."""
+"""Sweeps of pairwise graphs after which messages are compared with the ones before."""
 _ALIKE = 32
 """Variables with the same number of neighbours and the same tables that are worth a group of their own."""
 _FEW_TABLES = 16
@@ -236,8 +236,9 @@ def belief_propagation(
 
     Notes
     -----
-    A sweep costs O(arity size) for a factor with a table of this size. Pairwise graphs whose variables have the same
-    number of states and share a few tables, such as grids, are done many variables at a time.
+    A sweep costs O(arity size) for a factor with a table of this size. Flooding in pairwise graphs whose variables have
+    the same number of states is far faster: it does many variables at a time, and compares messages with those
+    before after every fourth sweep only (after each, if they are damped).
 
     References
     ----------
@@ -314,7 +315,9 @@ def pairwise_belief_propagation(
     tol: float = 1e-6,
     n_threads: int | None = None,
 ) -> BeliefPropagationResult | None:
-    """`belief_propagation` with flooding for a model that is given as arrays; None if too few of its nodes are alike.
+    """`belief_propagation` with flooding for a model that is given as arrays; None if that is not the way to do it.
+
+    It is not if there are no edges, or if their tables take too much memory: see `_Pairs.fits`.
 
     Parameters
     ----------
@@ -455,9 +458,10 @@ class _Pairs:
         for slots in np.unique(degree[degree > 0]).tolist():
             nodes = np.flatnonzero(degree == slots)
             place = starts[nodes][:, None] + np.arange(slots)
-            which = _equal_rows(table[by_table[place]], 2 * T)
-            count = np.bincount(which)
-            which = np.where(count >= _ALIKE, np.arange(len(count)), -1)[which]
+            which = np.full(len(nodes), -1)
+            if len(nodes) >= _ALIKE:
+                which = _equal_rows(table[by_table[place]], 2 * T)
+                which[np.bincount(which)[which] < _ALIKE] = -1
             order = np.argsort(which, kind="stable")
             for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
                 alike = bool(which[rows[0]] >= 0)
