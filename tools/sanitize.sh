@@ -19,5 +19,6 @@ assert fastgen._kernels.isa == '$isa'
 sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider', 'tests/test_simd.py', 'tests/test_kernels.py',
                       'tests/test_families.py', 'tests/test_mixture_kernel.py', 'tests/test_hmm_kernels.py',
                       'tests/test_hmm_checkpoints.py', 'tests/test_naive_bayes_kernel.py',
-                      'tests/test_naive_bayes_functions.py']))"
+                      'tests/test_naive_bayes_functions.py',
+                      'tests/test_graphical_message_passing.py']))"
 done
