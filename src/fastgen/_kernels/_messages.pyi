@@ -1,6 +1,5 @@
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
 
 _Array = NDArray[np.float64]
 _Index = NDArray[np.intp]
@@ -11,20 +10,8 @@ STOPPED: int
 CONVERGED: int
 DEAD: int
 
-@disjoint_base
-class Progress:
-    @property
-    def state(self) -> int: ...
-    @property
-    def sweeps(self) -> int: ...
-    @property
-    def holds(self) -> int: ...
-    @property
-    def away(self) -> bool: ...
-    def start(self, every: int, last: int, damped: bool) -> None: ...
-    def abandon(self) -> None: ...
-
 def work_size(K: int, most_slots: int) -> int: ...
+def begin(progress: NDArray[np.int64], every: int, last: int, damped: bool) -> None: ...
 def sweep(
     blocks: _Index,
     unary: _Array,
@@ -41,7 +28,7 @@ def sweep(
     every: int,
     stop: int,
     last: int,
-    progress: Progress,
+    progress: NDArray[np.int64],
     changes: _Array,
     pending: int,
     work: _Array,

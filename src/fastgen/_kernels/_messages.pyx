@@ -45,47 +45,19 @@ def work_size(Py_ssize_t K, Py_ssize_t most_slots) -> int:
     return messages_work_size(K, most_slots)
 
 
-cdef class Progress:
-    """How far the sweeps of one graph are; all messages are in the first array, with the variables they are for."""
-
-    cdef flood_progress c
-
-    @property
-    def state(self) -> int:
-        """RUNNING, STOPPED (after as many sweeps as were asked for), CONVERGED or DEAD (a message is 0)."""
-        return self.c.state
-
-    @property
-    def sweeps(self) -> int:
-        """That are finished."""
-        return self.c.sweeps
-
-    @property
-    def holds(self) -> int:
-        """Which array holds the messages."""
-        return self.c.holds
-
-    @property
-    def away(self) -> bool:
-        """Whether messages stand with the variables that sent them."""
-        return self.c.away
-
-    def start(self, int64_t every, int64_t last, bint damped) -> None:
-        """Ready for `sweep`, which has returned -1 to all threads."""
-        self.c.state = _RUNNING
-        self.c.taken = self.c.finished = self.c.stage = 0
-        self.c.kind = first_stage(&self.c, every, last, damped)
-
-    def abandon(self) -> None:
-        """Let no thread wait for another."""
-        self.c.state = _DEAD
+def begin(int64_t[::1] progress, int64_t every, int64_t last, bint damped) -> None:
+    """Ready for `sweep`, of which no call may be left. progress (8,): zeros at first; see flood_progress."""
+    cdef flood_progress* f = <flood_progress*>&progress[0]
+    f.state = _RUNNING
+    f.taken = f.finished = f.stage = 0
+    f.kind = first_stage(f, every, last, damped)
 
 
 def sweep(const Py_ssize_t[:, ::1] blocks, const double[:, :, ::1] unary, const Py_ssize_t[::1] partner,
           const Py_ssize_t[:, ::1] lists, const Py_ssize_t[::1] table, const double[::1] tables,
           Py_ssize_t most_slots, bint maximum, double damping, double tol, double[:, :, :, ::1] messages,
-          Py_ssize_t part, int64_t every, int64_t stop, int64_t last, Progress progress, double[::1] changes,
-          int64_t pending, double[::1] work) -> int:
+          Py_ssize_t part, int64_t every, int64_t stop, int64_t last, int64_t[::1] progress,
+          double[::1] changes, int64_t pending, double[::1] work) -> int:
     """One thread's share of the sweeps up to number `stop`, of `last`, in parts of `part` blocks; -1 at the end.
 
     messages: two arrays. changes (parts,) <- the largest of the last sweep. Anything but -1 that is returned is to
@@ -104,7 +76,7 @@ def sweep(const Py_ssize_t[:, ::1] blocks, const double[:, :, ::1] unary, const 
     g.tables = &tables[0]
     with nogil:
         pending = flood_sweeps(&g, &messages[0, 0, 0, 0], &messages[1, 0, 0, 0], blocks.shape[0], part, every,
-                               stop, last, tol, &progress.c, &changes[0], pending, &work[0])
+                               stop, last, tol, <flood_progress*>&progress[0], &changes[0], pending, &work[0])
     return pending
 
 

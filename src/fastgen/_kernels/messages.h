@@ -220,7 +220,7 @@ static ALWAYS_INLINE void some_states(const int states, const int own, const int
     EACH(v, PARTS) peak[v] = vmax(top[v], peak[v]);
 }
 
-/* K > STATES. Few sums at once would wait for each other: the last tile may overlap the one before. */
+/* K > STATES / 2. Few sums at once would wait for each other: the last tile may overlap the one before. */
 static ALWAYS_INLINE void say_many(const int own, const int maximum, ptrdiff_t K, const double *t, const double *p,
                                    double *result, const delivery *d, const vi valid[PARTS], vi dead[PARTS],
                                    vd most[PARTS]) {
@@ -228,6 +228,10 @@ static ALWAYS_INLINE void say_many(const int own, const int maximum, ptrdiff_t K
     EACH(v, PARTS) peak[v] = vset(0.0);
     ptrdiff_t y = 0;
     for (; y + STATES <= K; y += STATES) some_states(STATES, own, maximum, K, y, t, p, result, peak);
+    if (!y) {
+        some_states(STATES / 2, own, maximum, K, y, t, p, result, peak);
+        y = STATES / 2;
+    }
     if (K - y > STATES / 2)
         some_states(STATES, own, maximum, K, K - STATES, t, p, result, peak);
     else if (K - y > STATES / 4)
@@ -282,23 +286,28 @@ static int flood_blocks(const message_graph *g, const double *old, double *new, 
             const double *t = g->tables + (own ? ~g->table[number] : g->table[number]), *p = product + s * size;
             vd most[PARTS];
             EACH(v, PARTS) most[v] = vset(0.0);
-#define SAY(K)                                                                                                         \
+#define SAY_SHARED(K)                                                                                                  \
     case 4 * K: say_few(K, 0, 0, t, p, &d, valid, dead, most); break;                                                  \
-    case 4 * K + 1: say_few(K, 0, 1, t, p, &d, valid, dead, most); break;                                              \
+    case 4 * K + 1: say_few(K, 0, 1, t, p, &d, valid, dead, most); break;
+#define SAY_OWN(K)                                                                                                     \
     case 4 * K + 2: say_few(K, 1, 0, t, p, &d, valid, dead, most); break;                                              \
     case 4 * K + 3: say_few(K, 1, 1, t, p, &d, valid, dead, most); break;
             switch (4 * kind + 2 * own + g->maximum) {
-                SAY(1)
-                SAY(2)
+                SAY_SHARED(1)
+                SAY_OWN(1)
+                SAY_SHARED(2)
+                SAY_OWN(2)
 #if STATES >= 4
-                SAY(3)
-                SAY(4)
+                SAY_SHARED(3)
+                SAY_OWN(3)
+                SAY_SHARED(4)
+                SAY_OWN(4)
 #endif
-#if STATES >= 8
-                SAY(5)
-                SAY(6)
-                SAY(7)
-                SAY(8)
+#if STATES >= 8 /* with tables of their own, more states wait for memory */
+                SAY_SHARED(5)
+                SAY_SHARED(6)
+                SAY_SHARED(7)
+                SAY_SHARED(8)
 #endif
             default:
                 if (own)

@@ -514,7 +514,8 @@ class _Pairs:
         parts = -(-len(layout.blocks) // part)
         arrays = _aligned(2, len(layout.partner), self.K, kernels.LANES)
         arrays[0] = 1.0
-        progress, changes, size = kernels.Progress(), np.empty(parts), kernels.work_size(self.K, layout.most_slots)
+        progress, changes = np.zeros(8, np.int64), np.empty(parts)
+        size = kernels.work_size(self.K, layout.most_slots)
 
         def make_body() -> Body:
             work = np.empty(size)
@@ -531,26 +532,26 @@ class _Pairs:
                             break
                         time.sleep(5e-5)  # a thread that others wait for has no processor
                 except BaseException:
-                    progress.abandon()
+                    progress[0] = kernels.DEAD  # nobody shall wait for the part that is pending
                     raise
 
             return body
 
         some, max_iter = max(1, int(_CALL_NS / cost)), min(max_iter, 1 << 62)
-        while progress.state != kernels.CONVERGED and progress.sweeps < max_iter:
-            until = min(max_iter, progress.sweeps + some)
-            progress.start(_COMPARE, max_iter, damping > 0)
-            run_chunks(make_body, parts, 1, cost * (until - progress.sweeps) if cost > _SWEEP_NS else 0.0, n_threads)
-            _check_alive(-1.0 if progress.state == kernels.DEAD else 0.0)
+        state = n_iter = holds = away = 0
+        while state != kernels.CONVERGED and n_iter < max_iter:
+            until = min(max_iter, n_iter + some)
+            kernels.begin(progress, _COMPARE, max_iter, damping > 0)
+            run_chunks(make_body, parts, 1, cost * (until - n_iter) if cost > _SWEEP_NS else 0.0, n_threads)
+            state, n_iter, _, holds, away = progress[:5].tolist()
+            _check_alive(-1.0 if state == kernels.DEAD else 0.0)
         messages = np.empty((layout.n_halves, self.K))
 
         def make_collector() -> Body:
-            return lambda start, stop: kernels.collect(
-                arrays[progress.holds], layout.halves, not progress.away, start, stop, messages
-            )  # fmt: skip
+            return lambda start, stop: kernels.collect(arrays[holds], layout.halves, not away, start, stop, messages)
 
         run_chunks(make_collector, len(layout.halves), 256, 4.0 * messages.size, n_threads)
-        return messages, progress.sweeps, float(changes.max())
+        return messages, n_iter, float(changes.max())
 
 
 @dataclass(frozen=True)
