@@ -152,8 +152,9 @@ def test_messages_are_those_of_the_definition(K, maximum, rng, monkeypatch):
 
 @pytest.mark.parametrize(("shape", "K"), [((5, 7), 3), ((30, 30), 2), ((26, 34), 8), ((3, 200), 4), ((1, 300), 5)])
 @pytest.mark.parametrize("listed", ["by direction", "by node", "at random"])
-def test_strips_of_grids(shape, K, listed, rng):
-    """However edges are listed, and whether or not rows fill the lanes."""
+@pytest.mark.parametrize("shared", [True, False])
+def test_strips_of_grids(shape, K, listed, shared, rng):
+    """However edges are listed, and whether or not rows fill the lanes; with one table, or one for each edge."""
     number = np.arange(np.prod(shape)).reshape(shape)
     across, down = (
         np.stack([a.ravel(), b.ravel()], 1) for a, b in ((number[:, :-1], number[:, 1:]), (number[:-1], number[1:]))
@@ -163,17 +164,19 @@ def test_strips_of_grids(shape, K, listed, rng):
         edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
     elif listed == "at random":
         edges = rng.permutation(edges)
-    unary, table = rng.random((number.size, K)) + 0.1, rng.random((K, K)) + 0.1
-    pairs = module._Pairs(unary, edges, table[None], np.zeros(len(edges), np.int64))
+    unary, tables = rng.random((number.size, K)) + 0.1, rng.random((1 if shared else len(edges), K, K)) + 0.1
+    kind = np.zeros(len(edges), np.int64) if shared else np.arange(len(edges))
+    pairs = module._Pairs(unary, edges, tables, kind)
     messages, n_iter, change = pairs.run(False, 0.0, 6, 0.0, 2)
     # the definition, with all neighbours as arrays
     owner, end = np.stack([edges, edges[:, ::-1]], 1).reshape(-1, 2).T
     old = np.ones((len(owner), K))
+    along = np.stack([tables[kind], tables[kind].transpose(0, 2, 1)], 1).reshape(-1, K, K)
     for _ in range(6):
         logs = np.log(unary)
         np.add.at(logs, end, np.log(old))
         product = np.exp(logs[owner] - np.log(old.reshape(-1, 2, K)[:, ::-1].reshape(-1, K)))
-        new = np.where(np.arange(len(owner))[:, None] % 2, product @ table.T, product @ table)
+        new = np.einsum("hx,hxy->hy", product, along)
         new /= new.max(axis=1, keepdims=True)
         old, last = new, old
     np.testing.assert_allclose(messages, old, rtol=1e-12)

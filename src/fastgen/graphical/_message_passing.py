@@ -579,7 +579,8 @@ class _Layout:
     def __init__(self, pairs: _Pairs) -> None:
         L, K = kernels.LANES, pairs.K
         size = K * L
-        blocks, nodes, halves, where, tables = [], [], [], [], []
+        blocks, nodes, halves, where = [], [], [], []
+        tables: list[tuple[int, NDArray[np.int64]]] = []  # where each table, or tables of lanes, begin
         n_messages = n_table = 0
         place: dict[int, int] = {}  # of tables that variables share
         for group in pairs.groups:
@@ -602,12 +603,12 @@ class _Layout:
             if group.alike:
                 for number in set(group.tables[0].tolist()) - place.keys():
                     place[number] = n_table
-                    tables.append(_oriented(pairs.tables, np.array([number])).ravel())
+                    tables.append((n_table, np.array([[number]])))
                     n_table += K * K
                 where.append(np.repeat([place[number] for number in group.tables[0].tolist()], steps))
             else:
                 where.append(~(n_table + size * K * np.arange(slots * steps)))
-                tables.append(_oriented(pairs.tables, table.reshape(-1, L)).transpose(0, 2, 3, 1).ravel())
+                tables.append((n_table, table.reshape(-1, L)))
                 n_table += size * K * slots * steps
         self.halves = half = np.ascontiguousarray(np.concatenate(halves), np.intp)
         """(message blocks, LANES): half-edges along which these messages go; -1: none."""
@@ -627,7 +628,11 @@ class _Layout:
         self.partner = np.where(regular, block, -np.cumsum(~regular)).astype(np.intp)
         lists = np.ascontiguousarray(np.concatenate([partner[~regular], np.zeros((1, L), np.int64)]), np.intp)
         entries = _aligned(n_table)
-        np.concatenate(tables, out=entries)
+        for begin, which in tables:
+            for i in range(0, len(which), 256):  # little memory
+                found = _oriented(pairs.tables, which[i : i + 256]).transpose(0, 2, 3, 1)
+                at = begin + i * which.shape[1] * K * K
+                entries[at : at + found.size] = found.ravel()
         self.most_slots = int(self.blocks[:, 0].max())
         self.arguments = (
             self.blocks, unary, self.partner, lists, np.concatenate(where).astype(np.intp), entries, self.most_slots,
@@ -656,7 +661,7 @@ def _oriented(tables: Array, which: NDArray[np.int64]) -> Array:
     """Those tables; transposed for numbers from len(tables) on."""
     found = tables[which % len(tables)]
     turned = which >= len(tables)
-    found[turned] = found[turned].swapaxes(1, 2)
+    found[turned] = found[turned].swapaxes(-1, -2)
     return found
 
 
