@@ -62,7 +62,7 @@ def jax_sides(unary, pair, sweeps):
         return (message / message.max(axis=1, keepdims=True)).reshape(len(products), *products[0].shape)
 
     def side(together, unroll):
-        def sweep(_, messages):
+        def sweep(unary, pair, messages):
             right, left, down, up = messages
             across, along = unary * (down * up), unary * (right * left)
             forward, backward = (across * right, along * down), (across * left, along * up)
@@ -76,16 +76,17 @@ def jax_sides(unary, pair, sweeps):
             )  # fmt: skip
 
         @jax.jit
-        def run(unary):
-            messages = jax.lax.fori_loop(0, sweeps, sweep, (jnp.ones_like(unary),) * 4, unroll=unroll)
+        def run(unary, pair):  # arguments, not constants: XLA would work out the result when it compiles
+            messages = (jnp.ones_like(unary),) * 4
+            messages = jax.lax.fori_loop(0, sweeps, lambda _, old: sweep(unary, pair, old), messages, unroll=unroll)
             belief = unary * messages[0] * messages[1] * messages[2] * messages[3]
             return belief / belief.sum(axis=2, keepdims=True)
 
         how = f"{'two directions' if together else 'each direction'} at once, {unroll} sweeps unrolled"
-        return Side(lambda: run(given).block_until_ready(), np.asarray, how=how)
+        return Side(lambda: run(*given).block_until_ready(), np.asarray, how=how)
 
-    given = jnp.asarray(unary)
-    return {"JAX": [side(together, unroll) for together in (False, True) for unroll in (1, 2)]}
+    given = jnp.asarray(unary), jnp.asarray(pair)
+    return {"JAX": [side(together, unroll) for together in (False, True) for unroll in (1, 2, sweeps)]}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
