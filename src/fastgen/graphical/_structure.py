@@ -5,11 +5,11 @@ against all states of all other variables at once. Without weights, sets of rows
 the population of an intersection; with weights, or many cells, rows are counted one by one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import inf, log
+from math import inf, isnan, log, nan
 from numbers import Integral, Real
 from operator import index
 from typing import Any
@@ -39,6 +39,8 @@ _SCORES = "bic", "aic", "log_likelihood", "bdeu", "k2"
 _MOST_STATES = 1 << 16
 _MOST_WORDS = 1 << 22
 """Of bit sets for the cells of a family; above, rows are counted one by one."""
+_WORD_NS = 0.07
+"""To count a cell's word against a state's."""
 _ROUNDING = 1e-10
 
 
@@ -54,6 +56,13 @@ class _Cells:
     """The cells of group j are group[j] to group[j + 1]."""
     counts: Array
     """(cells, states of all variables + 1)"""
+
+
+def _aligned(rows: int, words: int) -> NDArray[np.uint64]:
+    """Sets of bits that begin where cache lines do, if a row's length is a multiple of theirs."""
+    room = np.empty(rows * words + 8, np.uint64)
+    start = -room.ctypes.data // 8 % 8
+    return room[start : start + rows * words].reshape(rows, words)
 
 
 class _Data:
@@ -88,44 +97,80 @@ class _Data:
         ends = np.cumsum(self.cardinality)
         self.first = np.concatenate([[0], ends[:-1]]).astype(np.int64)
         self.states = int(ends[-1])
-        self.words = -(-n // 64)
-        self.bits = np.zeros((0 if self.weighted else self.states, self.words), np.uint64)
+        self.words = -(-n // 512) * 8
+        self.bits = _aligned(0 if self.weighted else self.states, self.words)
+        self._room: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),)
         if not self.weighted:
+            self.bits[:] = 0
             run_chunks(lambda: self._pack, V, 1, 2.0 * n * V)
 
     def _pack(self, start: int, stop: int) -> None:
         counting.pack(self.columns, self.first, start, stop, self.bits)
 
-    def cells(self, y: int, given: Sequence[int], others: Iterable[int] | None) -> _Cells:
+    def cells(self, y: int, given: Sequence[int], others: Sequence[int] | None) -> _Cells:
         """Group the rows by the given variables, then by y, and count the cells against the others (None: not)."""
         most = int(min(self.n, np.prod([*self.cardinality[list(given)], self.cardinality[y]], dtype=float)))
         if self.weighted or most * self.words > _MOST_WORDS:
             return self._cells_of_rows(y, given, others)
-        cells = np.full((1, self.words), ~np.uint64(0))
-        if self.n % 64:
-            cells[0, -1] = (np.uint64(1) << np.uint64(self.n % 64)) - np.uint64(1)
-        sizes, children = np.array([self.n], np.int64), np.empty(0, np.int64)
-        for variable in (*given, y):
-            states = int(self.cardinality[variable])
-            room = min(len(cells) * states, self.n)
-            out, out_sizes = np.empty((room, self.words), np.uint64), np.empty(room, np.int64)
-            children = np.empty(len(cells), np.int64)
-            begin = int(self.first[variable])
-            made = counting.split_bits(cells, sizes, self.bits[begin : begin + states], out, out_sizes, children)
-            cells, sizes = out[:made], out_sizes[:made]
-        counts = np.empty((len(cells), self.states + 1))
-        counts[:, -1] = sizes
+        work = self._work(most)
+        cells, sizes, _, _, group = work
+        made, groups = counting.split_bits(np.array([*given, y]), self.bits, self.first, self.cardinality, *work)
+        counts = np.empty((made, self.states + 1))
+        counts[:, -1] = sizes[:made]
         if others is not None:
-            self._count(
-                lambda start, stop: counting.count_bits(
-                    cells, self.bits, self.first, self.cardinality, start, stop, counts
-                ),
-                others,
-                0.1 * len(cells) * self.words * self.states,
-            )
-        return _Cells(counts[:, -1], np.concatenate([[0], np.cumsum(children)]), counts)
+            self._count_bits(cells[:made], others, counts)
+        return _Cells(counts[:, -1], group[: groups + 1], counts)
 
-    def _cells_of_rows(self, y: int, given: Sequence[int], others: Iterable[int] | None) -> _Cells:
+    def _work(self, cells: int) -> tuple[NDArray[Any], ...]:
+        """Room for so many cells, twice; it is used again and again: memory that is new is slow to write."""
+        if cells + 1 > len(self._room[-1]):
+            room = max(cells, 2 * len(self._room[-1]), 16)
+            self._room = tuple(
+                array
+                for _ in range(2)
+                for array in (_aligned(room, self.words), np.empty(room, np.int64))
+            ) + (np.empty(room + 1, np.int64),)
+        return self._room
+
+    def _count_bits(self, cells: NDArray[np.uint64], others: Sequence[int], counts: Array) -> None:
+        variables = np.array(others)
+
+        def make_body() -> Body:
+            columns = np.empty(self.states, np.int64)
+
+            def body(start: int, stop: int) -> None:
+                counting.count_bits(
+                    cells, self.bits, self.first, self.cardinality, variables, start, stop, columns, counts
+                )
+
+            return body
+
+        share = len(variables) / self.V
+        run_chunks(make_body, len(variables), 1, share * _WORD_NS * len(cells) * self.words * self.states)
+
+    def pairs(self, given: int | None = None, state: int = 0) -> Array:
+        """Counts (or weights) of all pairs of states, of the rows in which a variable is in this state."""
+        counts = np.zeros((self.states, self.states + 1))
+        if self.weighted:
+            rows = slice(None) if given is None else self.columns[given] == state
+            columns, weights = np.ascontiguousarray(self.columns[:, rows]), self.weights[rows]
+            every = np.arange(self.V)
+
+            def body(start: int, stop: int) -> None:
+                for i in range(start, stop):
+                    part = counts[self.first[i] : self.first[i] + self.cardinality[i]]
+                    counting.count_rows(
+                        columns[i].astype(np.int64), columns, self.first, self.cardinality, weights, True, every, part
+                    )
+
+            run_chunks(lambda: body, self.V, 1, 1.0 * columns.size * self.V)
+        else:
+            cells = self.bits if given is None else self.bits & self.bits[self.first[given] + state]
+            counts[:, -1] = np.bitwise_count(cells).sum(axis=1, dtype=np.int64)
+            self._count_bits(cells, range(self.V), counts)
+        return counts[:, :-1]
+
+    def _cells_of_rows(self, y: int, given: Sequence[int], others: Sequence[int] | None) -> _Cells:
         cell, made, group = np.zeros(self.n, np.int64), 1, np.zeros(1, np.int64)
         for variable in (*given, y):
             states = int(self.cardinality[variable])
@@ -137,23 +182,16 @@ class _Data:
         counts = np.zeros((made, self.states + 1))
         counting.cell_sizes(cell, self.weights, self.weighted, counts[:, -1])
         if others is not None:
-            self._count(
-                lambda start, stop: counting.count_rows(
-                    cell, self.columns, self.first, self.cardinality, self.weights, self.weighted, start, stop, counts
+            variables = np.array(others)
+            run_chunks(
+                lambda: lambda start, stop: counting.count_rows(
+                    cell, self.columns, self.first, self.cardinality, self.weights, self.weighted,
+                    variables[start:stop], counts,
                 ),
-                others,
-                1.0 * self.n * self.V,
-            )
+                len(variables), 1, 1.0 * self.n * len(variables),
+            )  # fmt: skip
         bounds = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1, [made]])
         return _Cells(counts[:, -1], bounds, counts)
-
-    def _count(self, body: Body, others: Iterable[int], cost_ns: float) -> None:
-        chosen = list(others)
-        if len(chosen) == self.V:
-            run_chunks(lambda: body, self.V, 1, cost_ns)
-            return
-        for i in chosen:
-            body(i, i + 1)
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -171,8 +209,7 @@ class _Score:
         self.score = score
         self.size = float(equivalent_sample_size)
         self.dirichlet = score in ("bdeu", "k2")
-        self.family = lru_cache(maxsize=None)(self._family)
-        self.additions = lru_cache(maxsize=1 << 14)(self._additions)
+        self.family = lru_cache(maxsize=1 << 14)(self._family)
 
     def _parameter(self, configurations: float, states: int) -> float:
         return {
@@ -195,7 +232,7 @@ class _Score:
             structure.score_family(cells.sizes, cells.group, states, configurations, self.dirichlet, parameter)
         )
 
-    def _additions(self, y: int, parents: tuple[int, ...]) -> Array:
+    def additions(self, y: int, parents: tuple[int, ...]) -> Array:
         """The score of y with each variable as one more parent."""
         data = self.data
         cells = data.cells(y, parents, range(data.V))
@@ -207,6 +244,23 @@ class _Score:
             -parameter if self.score == "bdeu" else parameter, 0, data.V, out,
         )  # fmt: skip
         return out
+
+    def first_additions(self) -> Iterator[tuple[float, Array]]:
+        """Of each variable the score without parents, and what each other variable as its parent adds to it."""
+        data = self.data
+        counts = data.pairs()
+        sizes = data.cardinality.tolist()
+        parameters = np.array([self._parameter(1.0, states) for states in sizes])
+        if self.score == "bdeu":
+            parameters = -parameters
+        out = np.empty((data.V, data.V))
+        structure.score_pairs(counts, data.first, data.cardinality, self.dirichlet, parameters, out)
+        for y, (begin, states) in enumerate(zip(data.first.tolist(), sizes, strict=True)):
+            own = counts.diagonal()[begin : begin + states]
+            score = structure.score_family(
+                own, np.array([0, states]), states, 1.0, self.dirichlet, abs(float(parameters[y]))
+            )
+            yield float(score), out[y] - score
 
     def total(self, parents: Iterable[Iterable[int]]) -> float:
         return sum(self.family(y, tuple(sorted(chosen))) for y, chosen in enumerate(parents))
@@ -346,98 +400,147 @@ def hill_climb(
     if has.sum(axis=1).max(initial=0) > most:
         raise ValueError(f"a variable has more than max_parents={most} parents at the start")
     search = _Search(scorer, has, needed, allowed, most)
-    best, best_has = search.climb(tabu, max_iter)
+    best, chosen = search.climb(tabu, max_iter)
     rng = as_generator(random_state)
     for _ in range(n_restarts):
-        search.go_to(best_has)
+        search.go_to(chosen)
         search.disturb(max(2, V // 4), rng)
-        score_found, found = search.climb(tabu, max_iter)
-        if score_found > best + search.margin:
-            best, best_has = score_found, found
-    parents = tuple(tuple(map(int, np.flatnonzero(row))) for row in best_has)
+        found = search.climb(tabu, max_iter)
+        if found[0] > best + search.margin:
+            best, chosen = found
+    parents = tuple(_members(own) for own in chosen)
     return StructureResult(parents, scorer.total(parents), search.moves)
 
 
-class _Search:
-    """A walk over graphs: what each move gains is known."""
+_Sets = NDArray[np.uint64]
+_MOST_FAMILIES = 1 << 14
+_MOST_CHANGES = 1 << 24
+"""Changes of scores that are remembered: numbers, for each family as many as there are variables."""
 
-    def __init__(self, scorer: _Score, has: Any, needed: Any, allowed: Any, most: int) -> None:
+
+def _sets(has: NDArray[np.bool_]) -> _Sets:
+    """Rows of truth values as sets of bits."""
+    V = has.shape[1]
+    bits = np.packbits(has, axis=1, bitorder="little")
+    out = np.zeros((len(has), 8 * -(-V // 64)), np.uint8)
+    out[:, : bits.shape[1]] = bits
+    return out.view("<u8").astype(np.uint64)
+
+
+def _members(own: _Sets) -> tuple[int, ...]:
+    """The elements of one set."""
+    bits = np.unpackbits(own.astype("<u8").view(np.uint8), bitorder="little")
+    return tuple(np.flatnonzero(bits).tolist())
+
+
+class _Search:
+    """A walk over graphs: what each move gains is known, and remembered."""
+
+    def __init__(
+        self,
+        scorer: _Score,
+        has: NDArray[np.bool_],
+        needed: NDArray[np.bool_],
+        allowed: NDArray[np.bool_],
+        most: int,
+    ) -> None:
         V = scorer.data.V
-        self.scorer, self.has, self.needed, self.allowed, self.most = scorer, has.copy(), needed, allowed, most
-        self.ancestors = np.zeros((V, -(-V // 64)), np.uint64)
+        self.scorer, self.allowed, self.rules = scorer, allowed, (allowed, needed, most)
+        parents = _sets(has)
+        self.graph = parents, _sets(has.T), np.zeros_like(parents), has.sum(axis=1)
         self.work = np.empty(V, np.int64), np.empty(V, np.int64)
-        if not self._find_ancestors():
+        if not structure.find_ancestors(self.graph, *self.work):
             raise ValueError("the arcs at the start (or required) have a cycle")
         self.keys = np.random.default_rng(0).integers(1, 1 << 63, (V, V), np.uint64)
-        self.own, self.gain, self.loss = np.zeros(V), np.full((V, V), -inf), np.full((V, V), -inf)
+        self.row = np.full(V, -1)
+        most_families = max(4 * V, min(_MOST_FAMILIES, _MOST_CHANGES // V))
+        self.store = (
+            np.empty(1 << (2 * most_families).bit_length(), np.int32),
+            np.empty(most_families, np.int64),
+            np.empty((most_families, parents.shape[1]), np.uint64),
+            np.empty(most_families),
+            np.empty((most_families, V)),
+            np.empty(most_families),
+        )
         self.moves = 0
+        self._forget()
+        if most > 0 and (parents == 0).all(axis=1).any():
+            self._start()
         for y in range(V):
-            self._update(y)
-        self.margin = _ROUNDING * max(1.0, abs(float(self.own.sum())))
+            self._learn(y)
+        self.margin = _ROUNDING * max(1.0, abs(float(self.store[3][self.row].sum())))
 
-    def _find_ancestors(self) -> bool:
-        return bool(structure.find_ancestors(self.has, self.ancestors, *self.work))
+    def _forget(self) -> None:
+        self.store[0][:] = -1
+        self.row[:] = -1
+        self.families = 0
 
-    def _update(self, y: int) -> None:
-        """What changes when y has other parents."""
-        parents = tuple(map(int, np.flatnonzero(self.has[y])))
-        self.own[y] = self.scorer.family(y, parents)
-        self.gain[y] = self.scorer.additions(y, parents) - self.own[y] if len(parents) < self.most else -inf
-        for x in parents:
-            self.loss[y, x] = self.scorer.family(y, tuple(j for j in parents if j != x)) - self.own[y]
+    def _start(self) -> None:
+        """All families without parents, in one pass over the data."""
+        none = np.zeros_like(self.graph[0][0])
+        for y, (own, changes) in enumerate(self.scorer.first_additions()):
+            self._remember(y, none, own, changes)
 
-    def go_to(self, has: Any) -> None:
+    def _remember(self, y: int, members: _Sets, own: float, changes: Array) -> None:
+        structure.remember(self.families, y, members, own, changes, self.allowed, self.store)
+        self.families += 1
+
+    def _learn(self, y: int) -> None:
+        """What changes when y has other parents, if it is not known yet."""
+        members = self.graph[0][y].copy()
+        if self.families == len(self.store[1]):
+            self._forget()
+        changes = np.full(len(self.row), -inf)
+        own = structure.known_scores(y, members, self.store, changes)
+        slot = structure.find(y, members, self.store)
+        if slot < 0:
+            parents = _members(members)
+            if isnan(own):
+                own = self.scorer.family(y, parents)
+            lost = {
+                x: changes[x] if changes[x] == changes[x] else self.scorer.family(y, tuple(j for j in parents if j != x))
+                for x in parents
+            }
+            if len(parents) < self.rules[2]:
+                changes = self.scorer.additions(y, parents)
+            changes = changes - own
+            for x, value in lost.items():
+                changes[x] = value - own
+            slot = self.families
+            self._remember(y, members, own, changes)
+        self.row[y] = slot
+
+    def go_to(self, parents: _Sets) -> None:
         """Go on from another graph."""
-        changed = np.flatnonzero((has != self.has).any(axis=1))
-        self.has[:] = has
-        for y in changed:
-            self._update(int(y))
-        self._find_ancestors()
+        has = np.array([np.isin(np.arange(len(parents)), _members(own)) for own in parents])
+        self.graph[0][:] = parents
+        self.graph[1][:] = _sets(has.T)
+        self.graph[3][:] = has.sum(axis=1)
+        self.row[:] = -1
+        structure.find_ancestors(self.graph, *self.work)
 
     def disturb(self, n_moves: int, rng: np.random.Generator) -> None:
         """Make some random moves."""
-        before, V = self.has.copy(), len(self.has)
+        V = len(self.row)
         for _ in range(n_moves):
-            for kind, x, y in rng.integers(0, [3, V, V], (8 * V, 3)):  # until one is legal
-                degree = self.has.sum(axis=1)
-                if structure.legal(kind, x, y, self.has, self.ancestors, self.allowed, self.needed, degree, self.most):
-                    self.has[y, x] = kind == structure.ADD
-                    self.has[x, y] = kind == structure.REVERSE
-                    self._find_ancestors()
-                    break
-        after, self.has = self.has, before
-        self.go_to(after)
+            moves = rng.integers(0, [3, V, V], (8 * V, 3))  # until one is legal
+            structure.disturb(moves, self.graph, self.rules, self.row, *self.work)
 
-    def climb(self, tabu: int, max_iter: int | None) -> tuple[float, Any]:
-        """Make the best move as long as one is worth it; return the best graph, and its score."""
-        keys, has = self.keys, self.has
-        graph = np.bitwise_xor.reduce(keys[has]) if has.any() else np.uint64(0)
-        visited = np.zeros(0, np.uint64)
-        best, best_has, fails, moves = float(self.own.sum()), has.copy(), 0, 0
-        while (max_iter is None or moves < max_iter) and fails <= tabu:
-            value, kind, x, y = structure.best_move(
-                has, self.ancestors, self.allowed, self.needed, has.sum(axis=1), self.most, self.gain, self.loss, keys,
-                graph, visited, self.margin,
+    def climb(self, tabu: int, max_iter: int | None) -> tuple[float, _Sets]:
+        """Make the best move as long as one is worth it; return the score of the best graph, and its parents."""
+        visited, best, parents = np.empty(tabu, np.uint64), np.array([nan]), np.empty_like(self.graph[0])
+        progress = np.zeros(3, np.int64)
+        limit = -1 if max_iter is None else max_iter
+        while True:
+            y = structure.walk(
+                self.graph, self.rules, self.row, self.store, self.keys, visited, limit, self.margin, progress, best,
+                parents, *self.work,
             )  # fmt: skip
-            if kind < 0 or (tabu == 0 and value <= self.margin):
+            if y < 0:
                 break
-            if tabu:
-                visited = np.append(visited, graph)[-tabu:]
-            has[y, x] = kind == structure.ADD
-            graph ^= keys[y, x]
-            if kind == structure.REVERSE:
-                has[x, y] = True
-                graph ^= keys[x, y]
-                self._update(x)
-            self._update(y)
-            self._find_ancestors()
-            moves += 1
-            current = float(self.own.sum())
-            fails += 1
-            if current > best + self.margin:
-                best, best_has, fails = current, has.copy(), 0
-        self.moves += moves
-        return best, best_has
+            self._learn(y)
+        self.moves += int(progress[0])
+        return float(best[0]), parents
 
 
 # ---- trees -----------------------------------------------------------------------------------------------------------
@@ -512,27 +615,8 @@ def tree_augmented_naive_bayes(
 def _information(data: _Data, given: int | None) -> Array:
     """(Conditional) mutual information of all pairs, times the number of rows."""
     out = np.zeros((data.V, data.V))
-    groups = [None] if given is None else range(int(data.cardinality[given]))
-    for state in groups:
-        counts = np.zeros((data.states, data.states + 1))
-        if data.weighted:
-            rows = slice(None) if state is None else data.columns[given] == state
-            columns, weights = np.ascontiguousarray(data.columns[:, rows]), data.weights[rows]
-            for i in range(data.V):
-                begin, size = int(data.first[i]), int(data.cardinality[i])
-                counting.count_rows(
-                    columns[i].astype(np.int64), columns, data.first, data.cardinality, weights, True, 0, data.V,
-                    counts[begin : begin + size],
-                )  # fmt: skip
-        else:
-            chosen = data.bits if state is None else data.bits & data.bits[data.first[given] + state]
-            counts[:, -1] = np.bitwise_count(chosen).sum(axis=1, dtype=np.int64)
-
-            def body(start: int, stop: int, chosen: Any = chosen, counts: Array = counts) -> None:
-                counting.count_bits(chosen, data.bits, data.first, data.cardinality, start, stop, counts)
-
-            run_chunks(lambda body=body: body, data.V, 1, 0.1 * data.states**2 * data.words)  # type: ignore[misc]
-        structure.pair_information(counts, data.first, data.cardinality, out)
+    for state in (0,) if given is None else range(int(data.cardinality[given])):
+        structure.pair_information(data.pairs(given, state), data.first, data.cardinality, out)
     return out
 
 

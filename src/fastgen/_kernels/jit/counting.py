@@ -59,41 +59,74 @@ def load(X, cardinality, start, stop, columns):  # type: ignore[no-untyped-def]
 
 
 @jit
-def count_bits(cells, bits, first, cardinality, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[c, state of variable i] <- |cells[c] & bits[state]|, for the variables start <= i < stop.
+def count_bits(cells, bits, first, cardinality, variables, start, stop, columns, out):  # type: ignore[no-untyped-def]
+    """out[c, state of variable i] <- |cells[c] & bits[state]|, for the variables i = variables[start:stop].
 
     The last state of each gets what the others leave over. out[:, -1]: the sizes of the cells, a column of its own.
+    columns: work space, one number for each state.
     """
     n_cells, W = cells.shape
-    for i in range(start, stop):
-        low, high = first[i], first[i] + cardinality[i] - 1
-        out[:, low:high] = 0.0
-        for top in range(0, W, WORDS):
-            bottom = min(top + WORDS, W)
-            for column in range(low, high):
-                mine = bits[column, top:bottom]
-                c = 0
-                while c + 4 <= n_cells:  # four at a time: each word of `mine` is fetched once for them
-                    one, two = cells[c, top:bottom], cells[c + 1, top:bottom]
-                    three, four = cells[c + 2, top:bottom], cells[c + 3, top:bottom]
-                    a = b = d = e = numba.uint64(0)
-                    for w in range(len(mine)):
-                        a += _population(one[w] & mine[w])
-                        b += _population(two[w] & mine[w])
-                        d += _population(three[w] & mine[w])
-                        e += _population(four[w] & mine[w])
-                    out[c, column] += a
-                    out[c + 1, column] += b
-                    out[c + 2, column] += d
-                    out[c + 3, column] += e
-                    c += 4
-                while c < n_cells:
-                    one = cells[c, top:bottom]
-                    a = numba.uint64(0)
-                    for w in range(len(mine)):
-                        a += _population(one[w] & mine[w])
-                    out[c, column] += a
-                    c += 1
+    many = 0
+    for v in range(start, stop):
+        i = variables[v]
+        for column in range(first[i], first[i] + cardinality[i] - 1):
+            columns[many] = column
+            many += 1
+        out[:, first[i] : first[i] + cardinality[i]] = 0.0
+    for top in range(0, W, WORDS):
+        bottom = min(top + WORDS, W)
+        c = 0
+        while c + 4 <= n_cells:  # four cells by two states at a time: six loads for eight counts
+            one, two = cells[c, top:bottom], cells[c + 1, top:bottom]
+            three, four = cells[c + 2, top:bottom], cells[c + 3, top:bottom]
+            k = 0
+            while k + 2 <= many:
+                mine, other = bits[columns[k], top:bottom], bits[columns[k + 1], top:bottom]
+                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = numba.uint64(0)
+                for w in range(len(mine)):
+                    a0 += _population(one[w] & mine[w])
+                    a1 += _population(two[w] & mine[w])
+                    a2 += _population(three[w] & mine[w])
+                    a3 += _population(four[w] & mine[w])
+                    b0 += _population(one[w] & other[w])
+                    b1 += _population(two[w] & other[w])
+                    b2 += _population(three[w] & other[w])
+                    b3 += _population(four[w] & other[w])
+                out[c, columns[k]] += a0
+                out[c + 1, columns[k]] += a1
+                out[c + 2, columns[k]] += a2
+                out[c + 3, columns[k]] += a3
+                out[c, columns[k + 1]] += b0
+                out[c + 1, columns[k + 1]] += b1
+                out[c + 2, columns[k + 1]] += b2
+                out[c + 3, columns[k + 1]] += b3
+                k += 2
+            while k < many:
+                mine = bits[columns[k], top:bottom]
+                a0 = a1 = a2 = a3 = numba.uint64(0)
+                for w in range(len(mine)):
+                    a0 += _population(one[w] & mine[w])
+                    a1 += _population(two[w] & mine[w])
+                    a2 += _population(three[w] & mine[w])
+                    a3 += _population(four[w] & mine[w])
+                out[c, columns[k]] += a0
+                out[c + 1, columns[k]] += a1
+                out[c + 2, columns[k]] += a2
+                out[c + 3, columns[k]] += a3
+                k += 1
+            c += 4
+        while c < n_cells:
+            one = cells[c, top:bottom]
+            for k in range(many):
+                mine = bits[columns[k], top:bottom]
+                a0 = numba.uint64(0)
+                for w in range(len(mine)):
+                    a0 += _population(one[w] & mine[w])
+                out[c, columns[k]] += a0
+            c += 1
+    for v in range(start, stop):
+        low = first[variables[v]]
+        high = low + cardinality[variables[v]] - 1
         for c in range(n_cells):
             rest = out[c, -1]
             for column in range(low, high):
@@ -102,37 +135,52 @@ def count_bits(cells, bits, first, cardinality, start, stop, out):  # type: igno
 
 
 @jit
-def split_bits(cells, sizes, bits, out, out_sizes, children):  # type: ignore[no-untyped-def]
-    """out <- the cells split by a variable, whose states are `bits`; without those that are empty.
+def split_bits(variables, bits, first, cardinality, cells, sizes, other, other_sizes, group):  # type: ignore[no-untyped-def]
+    """cells <- the rows grouped by the states of some variables, without groups that are empty; sizes: their rows.
 
-    Returns how many there are; out_sizes: their rows; children[c]: into how many cell c falls.
+    Returns how many there are, and how many groups there were before the last variable split them: the cells of group
+    j are group[j] to group[j + 1]. other, other_sizes: work space as large as the cells.
     """
-    n_cells, W = cells.shape
-    made = 0
-    for c in range(n_cells):
-        left = sizes[c]
-        began = made
-        for state in range(len(bits)):
-            if left == 0:
-                break
-            mine, states, target = cells[c], bits[state], out[made]
-            size = numba.uint64(0)
-            for w in range(W):
-                word = mine[w] & states[w]
-                target[w] = word
-                size += _population(word)
-            if size:
-                out_sizes[made] = size
-                left -= size
-                made += 1
-        children[c] = made - began
-    return made
+    W = bits.shape[1]
+    last = len(variables) - 1
+    source, source_sizes, target, target_sizes = cells, sizes, other, other_sizes
+    if last % 2 == 0:  # so that the last split arrives in `cells`
+        source, source_sizes, target, target_sizes = target, target_sizes, source, source_sizes
+    made = groups = 1
+    for level in range(last + 1):
+        i = variables[level]
+        groups, made = made, 0
+        for c in range(groups):
+            if level == last:
+                group[c] = made
+            left = source_sizes[c] if level else 1
+            for state in range(first[i], first[i] + cardinality[i]):
+                if left == 0:
+                    break
+                mine, states, new = source[c], bits[state], target[made]
+                size = numba.uint64(0)
+                if level == 0:
+                    for w in range(W):
+                        new[w] = states[w]
+                        size += _population(states[w])
+                else:
+                    for w in range(W):
+                        word = mine[w] & states[w]
+                        new[w] = word
+                        size += _population(word)
+                    left -= size
+                if size:
+                    target_sizes[made] = size
+                    made += 1
+        source, source_sizes, target, target_sizes = target, target_sizes, source, source_sizes
+    group[groups] = made
+    return made, groups
 
 
 @jit
-def count_rows(cell, columns, first, cardinality, weights, weighted, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[c, state of variable i] <- the rows (or weights) of cell c in this state, for start <= i < stop."""
-    for i in range(start, stop):
+def count_rows(cell, columns, first, cardinality, weights, weighted, variables, out):  # type: ignore[no-untyped-def]
+    """out[c, state of variable i] <- the rows (or weights) of cell c in this state, for the variables i."""
+    for i in variables:
         low = first[i]
         out[:, low : low + cardinality[i]] = 0.0
         codes = columns[i]
