@@ -39,7 +39,9 @@ _SCORES = "bic", "aic", "log_likelihood", "bdeu", "k2"
 _MOST_STATES = 1 << 16
 _MOST_WORDS = 1 << 22
 """Of bit sets for the cells of a family; above, rows are counted one by one."""
-_WORD_NS = 0.07
+_TABU_MOVES = 10
+"""Of a search that may fail, for each variable."""
+_WORD_NS = 0.045
 """To count a cell's word against a state's."""
 _ROUNDING = 1e-10
 
@@ -125,11 +127,8 @@ class _Data:
         """Room for so many cells, twice; it is used again and again: memory that is new is slow to write."""
         if cells + 1 > len(self._room[-1]):
             room = max(cells, 2 * len(self._room[-1]), 16)
-            self._room = tuple(
-                array
-                for _ in range(2)
-                for array in (_aligned(room, self.words), np.empty(room, np.int64))
-            ) + (np.empty(room + 1, np.int64),)
+            rows = [array for _ in range(2) for array in (_aligned(room, self.words), np.empty(room, np.int64))]
+            self._room = (*rows, np.empty(room + 1, np.int64))
         return self._room
 
     def _count_bits(self, cells: NDArray[np.uint64], others: Sequence[int], counts: Array) -> None:
@@ -339,15 +338,16 @@ def hill_climb(
     required: Iterable[tuple[int, int]] = (),
     forbidden: Iterable[tuple[int, int]] = (),
     max_parents: int | None = None,
-    tabu: int = 0,
+    tabu: int | None = None,
     max_iter: int | None = None,
     n_restarts: int = 0,
     random_state: Any = None,
     weights: Any = None,
 ) -> StructureResult:
-    """Add, delete or reverse the arc that gains most, until none gains; or search on from there with a tabu list.
+    """Add, delete or reverse the arc that gains most, until none gains; then search on from there with a tabu list.
 
-    Only the scores of families whose parents change are computed again.
+    Only the scores of families that were not met before are computed, so that the search beyond the first optimum costs
+    little. It is worth it: most moves that gain nothing lead to a graph that says the same, from which others gain.
 
     Parameters
     ----------
@@ -357,9 +357,9 @@ def hill_climb(
         Default: no arcs but the required ones.
     required, forbidden : iterable of (parent, child)
     max_parents : int, optional
-    tabu : int
+    tabu : int, optional
         So many of the last graphs are not visited again, and so many moves in a row may fail to beat the best graph
-        (Bouckaert 1995); 0: hill-climbing.
+        (Bouckaert 1995). Default: 10 for each variable; 0: stop at the first optimum.
     max_iter : int, optional
         The most moves, from each start.
     n_restarts : int
@@ -378,6 +378,7 @@ def hill_climb(
     data = _Data(X, cardinalities, weights)
     V = data.V
     scorer = _Score(data, score, equivalent_sample_size)
+    tabu = _TABU_MOVES * V if tabu is None else tabu
     check_number(tabu, "tabu", Integral, 0)
     most = V if max_parents is None else max_parents
     check_number(most, "max_parents", Integral, 0)
@@ -400,12 +401,12 @@ def hill_climb(
     if has.sum(axis=1).max(initial=0) > most:
         raise ValueError(f"a variable has more than max_parents={most} parents at the start")
     search = _Search(scorer, has, needed, allowed, most)
-    best, chosen = search.climb(tabu, max_iter)
+    best, chosen = search.climb(int(tabu), max_iter)
     rng = as_generator(random_state)
     for _ in range(n_restarts):
         search.go_to(chosen)
         search.disturb(max(2, V // 4), rng)
-        found = search.climb(tabu, max_iter)
+        found = search.climb(int(tabu), max_iter)
         if found[0] > best + search.margin:
             best, chosen = found
     parents = tuple(_members(own) for own in chosen)
@@ -445,11 +446,11 @@ class _Search:
         most: int,
     ) -> None:
         V = scorer.data.V
-        self.scorer, self.allowed, self.rules = scorer, allowed, (allowed, needed, most)
+        self.scorer, self.rules = scorer, (_sets(allowed), _sets(needed), most)
         parents = _sets(has)
         self.graph = parents, _sets(has.T), np.zeros_like(parents), has.sum(axis=1)
         self.work = np.empty(V, np.int64), np.empty(V, np.int64)
-        if not structure.find_ancestors(self.graph, *self.work):
+        if not structure.find_descendants(self.graph, *self.work):
             raise ValueError("the arcs at the start (or required) have a cycle")
         self.keys = np.random.default_rng(0).integers(1, 1 << 63, (V, V), np.uint64)
         self.row = np.full(V, -1)
@@ -482,7 +483,7 @@ class _Search:
             self._remember(y, none, own, changes)
 
     def _remember(self, y: int, members: _Sets, own: float, changes: Array) -> None:
-        structure.remember(self.families, y, members, own, changes, self.allowed, self.store)
+        structure.remember(self.families, y, members, own, changes, self.rules[0], self.store)
         self.families += 1
 
     def _learn(self, y: int) -> None:
@@ -498,7 +499,9 @@ class _Search:
             if isnan(own):
                 own = self.scorer.family(y, parents)
             lost = {
-                x: changes[x] if changes[x] == changes[x] else self.scorer.family(y, tuple(j for j in parents if j != x))
+                x: changes[x]
+                if changes[x] == changes[x]
+                else self.scorer.family(y, tuple(j for j in parents if j != x))
                 for x in parents
             }
             if len(parents) < self.rules[2]:
@@ -517,7 +520,7 @@ class _Search:
         self.graph[1][:] = _sets(has.T)
         self.graph[3][:] = has.sum(axis=1)
         self.row[:] = -1
-        structure.find_ancestors(self.graph, *self.work)
+        structure.find_descendants(self.graph, *self.work)
 
     def disturb(self, n_moves: int, rng: np.random.Generator) -> None:
         """Make some random moves."""
@@ -528,12 +531,12 @@ class _Search:
 
     def climb(self, tabu: int, max_iter: int | None) -> tuple[float, _Sets]:
         """Make the best move as long as one is worth it; return the score of the best graph, and its parents."""
-        visited, best, parents = np.empty(tabu, np.uint64), np.array([nan]), np.empty_like(self.graph[0])
-        progress = np.zeros(3, np.int64)
+        seen = np.empty(tabu, np.uint64), np.zeros(16 << tabu.bit_length(), np.int32)
+        best, parents, progress = np.array([nan]), np.empty_like(self.graph[0]), np.zeros(3, np.int64)
         limit = -1 if max_iter is None else max_iter
         while True:
             y = structure.walk(
-                self.graph, self.rules, self.row, self.store, self.keys, visited, limit, self.margin, progress, best,
+                self.graph, self.rules, self.row, self.store, self.keys, seen, limit, self.margin, progress, best,
                 parents, *self.work,
             )  # fmt: skip
             if y < 0:

@@ -10,7 +10,7 @@ Parents = tuple[tuple[int, ...], ...]
 Structure = Callable[[Codes, Sequence[int]], Sequence[Sequence[int]]]
 """From codes (n, V) and cardinalities to the parents of each variable."""
 
-_TABU = 100
+_LONG_WALK = 40  # moves that may fail, for each variable
 
 
 def learn_parents(
@@ -25,7 +25,7 @@ def learn_parents(
     from fastgen.graphical import _structure
 
     if structure == "tabu":
-        options = {"tabu": _TABU, **options}
+        options = {"tabu": _LONG_WALK * len(sizes), **options}
     learner: Any = {
         "chow_liu": _structure.chow_liu,
         "tan": _structure.tree_augmented_naive_bayes,

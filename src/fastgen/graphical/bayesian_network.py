@@ -61,8 +61,8 @@ class BayesianNetwork(FastgenEstimator):
     ----------
     structure : iterable of (parent, child), str, callable, default="hill_climb"
         The arcs, by names or numbers of columns; or how to learn them from complete data: ``"hill_climb"`` (with
-        `score`), ``"tabu"``, ``"chow_liu"``, ``"pc"``, ``"empty"``; or a function of (codes, cardinalities) that
-        returns the parents of each variable. Keywords for the learner: `structure_options`.
+        `score`), ``"tabu"`` (searches longer), ``"chow_liu"``, ``"pc"``, ``"empty"``; or a function of (codes,
+        cardinalities) that returns the parents of each variable. Keywords for the learner: `structure_options`.
     structure_options : dict, default=None
         See `fastgen.graphical.hill_climb`, `chow_liu`, `pc_stable`.
     states : mapping, default=None

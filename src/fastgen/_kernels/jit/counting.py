@@ -22,7 +22,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
 
 
-_population: Any = intrinsic(_popcount)
+population: Any = intrinsic(_popcount)
 """The number of bits that are set: the processor's instruction, or what LLVM has in its place."""
 
 
@@ -84,14 +84,14 @@ def count_bits(cells, bits, first, cardinality, variables, start, stop, columns,
                 mine, other = bits[columns[k], top:bottom], bits[columns[k + 1], top:bottom]
                 a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = numba.uint64(0)
                 for w in range(len(mine)):
-                    a0 += _population(one[w] & mine[w])
-                    a1 += _population(two[w] & mine[w])
-                    a2 += _population(three[w] & mine[w])
-                    a3 += _population(four[w] & mine[w])
-                    b0 += _population(one[w] & other[w])
-                    b1 += _population(two[w] & other[w])
-                    b2 += _population(three[w] & other[w])
-                    b3 += _population(four[w] & other[w])
+                    a0 += population(one[w] & mine[w])
+                    a1 += population(two[w] & mine[w])
+                    a2 += population(three[w] & mine[w])
+                    a3 += population(four[w] & mine[w])
+                    b0 += population(one[w] & other[w])
+                    b1 += population(two[w] & other[w])
+                    b2 += population(three[w] & other[w])
+                    b3 += population(four[w] & other[w])
                 out[c, columns[k]] += a0
                 out[c + 1, columns[k]] += a1
                 out[c + 2, columns[k]] += a2
@@ -105,10 +105,10 @@ def count_bits(cells, bits, first, cardinality, variables, start, stop, columns,
                 mine = bits[columns[k], top:bottom]
                 a0 = a1 = a2 = a3 = numba.uint64(0)
                 for w in range(len(mine)):
-                    a0 += _population(one[w] & mine[w])
-                    a1 += _population(two[w] & mine[w])
-                    a2 += _population(three[w] & mine[w])
-                    a3 += _population(four[w] & mine[w])
+                    a0 += population(one[w] & mine[w])
+                    a1 += population(two[w] & mine[w])
+                    a2 += population(three[w] & mine[w])
+                    a3 += population(four[w] & mine[w])
                 out[c, columns[k]] += a0
                 out[c + 1, columns[k]] += a1
                 out[c + 2, columns[k]] += a2
@@ -121,7 +121,7 @@ def count_bits(cells, bits, first, cardinality, variables, start, stop, columns,
                 mine = bits[columns[k], top:bottom]
                 a0 = numba.uint64(0)
                 for w in range(len(mine)):
-                    a0 += _population(one[w] & mine[w])
+                    a0 += population(one[w] & mine[w])
                 out[c, columns[k]] += a0
             c += 1
     for v in range(start, stop):
@@ -162,12 +162,12 @@ def split_bits(variables, bits, first, cardinality, cells, sizes, other, other_s
                 if level == 0:
                     for w in range(W):
                         new[w] = states[w]
-                        size += _population(states[w])
+                        size += population(states[w])
                 else:
                     for w in range(W):
                         word = mine[w] & states[w]
                         new[w] = word
-                        size += _population(word)
+                        size += population(word)
                     left -= size
                 if size:
                     target_sizes[made] = size

@@ -13,6 +13,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from fastgen._kernels.jit.counting import population
+
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 ADD, DELETE, REVERSE = 0, 1, 2
@@ -171,9 +173,9 @@ def independence(counts, group, first, cardinality, variables, pearson, statisti
 
 # ---- moves -----------------------------------------------------------------------------------------------------------
 #
-# A graph is two sets of bits for each variable: parents[y], children[x]. The tuple `graph` holds (parents, children,
-# ancestors, degree): sets (V, words), and the number of parents (V,). `rules`: (allowed, required, most), where
-# allowed[y, x] and required[y, x] are about the arc x -> y, and no variable may have more than `most` parents.
+# A graph is sets of bits: the tuple `graph` holds (parents, children, descendants, degree), three sets (V, words) for
+# each variable, and the number of its parents (V,). `rules`: (allowed, required, most): sets of what may be, or must
+# be, among the parents of each, of which there may be no more than `most`.
 #
 # The tuple `store` remembers families: (place, which, members, own, change, top). Slot s holds the family of variable
 # which[s] with the parents members[s], its score own[s], and change[s, x], by which the score changes when x is added
@@ -191,32 +193,33 @@ def _toggle(sets, y, x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def find_ancestors(graph, waiting, order):  # type: ignore[no-untyped-def]
-    """ancestors[y] <- the set of y's ancestors. Returns whether there is no cycle."""
-    _, children, ancestors, degree = graph
-    V, words = ancestors.shape
+def find_descendants(graph, waiting, order):  # type: ignore[no-untyped-def]
+    """descendants[x] <- the set of x's descendants. Returns whether there is no cycle."""
+    parents, children, descendants, _ = graph
+    V, words = descendants.shape
     known = 0
-    for y in range(V):
-        waiting[y] = degree[y]
-        if degree[y] == 0:
-            order[known] = y
+    for x in range(V):
+        waiting[x] = 0
+        for word in range(words):
+            waiting[x] += population(children[x, word])
+            descendants[x, word] = children[x, word]
+        if waiting[x] == 0:
+            order[known] = x
             known += 1
-    ancestors[:] = 0
     done = 0
     while done < known:
-        x = order[done]
+        y = order[done]
         done += 1
         for word in range(words):
-            left = children[x, word]
+            left = parents[y, word]
             while left:
-                y = (word << 6) + _lowest(left)
+                x = (word << 6) + _lowest(left)
                 left &= left - numba.uint64(1)
                 for w in range(words):
-                    ancestors[y, w] |= ancestors[x, w]
-                ancestors[y, x >> 6] |= numba.uint64(1) << numba.uint64(x & 63)
-                waiting[y] -= 1
-                if waiting[y] == 0:
-                    order[known] = y
+                    descendants[x, w] |= descendants[y, w]
+                waiting[x] -= 1
+                if waiting[x] == 0:
+                    order[known] = x
                     known += 1
     return known == V
 
@@ -224,30 +227,23 @@ def find_ancestors(graph, waiting, order):  # type: ignore[no-untyped-def]
 @jit
 def _legal(kind, x, y, graph, rules):  # type: ignore[no-untyped-def]
     """Whether the arc x -> y may be added, deleted or reversed."""
-    parents, _, ancestors, degree = graph
+    parents, _, descendants, degree = graph
     allowed, required, most = rules
     if kind == ADD:
-        return (
-            x != y
-            and not _has(parents, y, x)
-            and allowed[y, x]
-            and degree[y] < most
-            and not _has(ancestors, x, y)
-        )
-    if not _has(parents, y, x) or required[y, x]:
+        return degree[y] < most and _has(allowed, y, x) and not _has(parents, y, x) and not _has(descendants, y, x)
+    if not _has(parents, y, x) or _has(required, y, x):
         return False
-    if kind == DELETE:
-        return True
-    if not allowed[x, y] or degree[x] >= most:
+    return kind == DELETE or _may_turn(x, y, parents, descendants, degree, allowed, most)
+
+
+@jit
+def _may_turn(x, y, parents, descendants, degree, allowed, most):  # type: ignore[no-untyped-def]
+    if not _has(allowed, x, y) or degree[x] >= most:
         return False
-    for word in range(parents.shape[1]):  # another way from x to y would close a cycle
-        left = parents[y, word]
-        while left:
-            z = (word << 6) + _lowest(left)
-            left &= left - numba.uint64(1)
-            if z != x and _has(ancestors, z, x):
-                return False
-    return True
+    others = False  # a way from x to another parent of y would close a cycle
+    for word in range(parents.shape[1]):
+        others |= parents[y, word] & descendants[x, word] != 0
+    return not others
 
 
 @jit
@@ -271,7 +267,7 @@ def disturb(moves, graph, rules, row, waiting, order):  # type: ignore[no-untype
         kind, x, y = moves[i]
         if _legal(kind, x, y, graph, rules):
             _make(kind, x, y, graph, row)
-            find_ancestors(graph, waiting, order)
+            find_descendants(graph, waiting, order)
             return
 
 
@@ -349,51 +345,68 @@ def remember(slot, y, members, score, changes, allowed, store):  # type: ignore[
     top[slot] = -math.inf
     for x in range(len(changes)):
         change[slot, x] = changes[x]
-        if allowed[y, x] and x != y and not _has(sets, slot, x):
+        if _has(allowed, y, x) and not _has(sets, slot, x):
             top[slot] = max(top[slot], changes[x])
 
 
 @jit
-def _best_move(graph, rules, row, store, keys, name, visited, n_visited, margin):  # type: ignore[no-untyped-def]
-    """The legal move of largest gain that leads to no graph in `visited`: (gain, kind, x, y); kind -1: there is none.
+def _best_move(graph, rules, row, store, keys, name, seen, n_visited, margin):  # type: ignore[no-untyped-def]
+    """The legal move of largest gain that leads to no graph in `seen`: (gain, kind, x, y); kind -1: there is none.
 
     Of moves that are equal but for `margin`, which is for rounding, the first in the order (kind, y, x) is taken.
     """
-    parents = graph[0]
+    best = -math.inf
+    for kind in (REVERSE, DELETE, ADD):  # what is quick to see first: then few additions are worth a look
+        best = _first_above(kind, best, graph, rules, row, store, keys, name, seen, n_visited, False)[0]
+    for kind in (ADD, DELETE, REVERSE):
+        found = _first_above(kind, best - margin, graph, rules, row, store, keys, name, seen, n_visited, True)
+        if found[1] >= 0:
+            return found
+    return -math.inf, -1, -1, -1
+
+
+@jit
+def _first_above(kind, least, graph, rules, row, store, keys, name, seen, n_visited, any_will_do):  # type: ignore[no-untyped-def]
+    """The first move of a kind that gains more than `least`, or the one that gains most, in the order (y, x)."""
+    parents, _, descendants, degree = graph
+    allowed, required, most = rules
     change, top = store[4], store[5]
     V, words = parents.shape
-    best = -math.inf
-    found = (-math.inf, -1, -1, -1)
+    found = (least, -1, -1, -1)
     for y in range(V):
-        if not top[row[y]] > best + margin:
+        own = row[y]
+        if kind == ADD and (degree[y] >= most or not top[own] > found[0]):
             continue
-        for x in range(V):
-            value = change[row[y], x]
-            if value > best + margin and _legal(ADD, x, y, graph, rules):
-                if not _among(name ^ keys[y, x], visited, n_visited):
-                    best = value
-                    found = (value, ADD, x, y)
-    for kind in (DELETE, REVERSE):
-        for y in range(V):
-            for word in range(words):
-                left = parents[y, word]
-                while left:
-                    x = (word << 6) + _lowest(left)
-                    left &= left - numba.uint64(1)
-                    value = change[row[y], x]
-                    after = name ^ keys[y, x]
-                    if kind == REVERSE:
-                        value += change[row[x], y]
-                        after ^= keys[x, y]
-                    if value > best + margin and _legal(kind, x, y, graph, rules):
-                        if not _among(after, visited, n_visited):
-                            best = value
-                            found = (value, kind, x, y)
+        for word in range(words):
+            if kind == ADD:
+                left = allowed[y, word] & ~parents[y, word] & ~descendants[y, word]
+            else:
+                left = parents[y, word] & ~required[y, word]
+            while left:
+                x = (word << 6) + _lowest(left)
+                left &= left - numba.uint64(1)
+                value = change[own, x]
+                if kind == REVERSE:
+                    value += change[row[x], y]
+                if not value > found[0]:
+                    continue
+                after = name ^ keys[y, x]
+                if kind == REVERSE:
+                    if not _may_turn(x, y, parents, descendants, degree, allowed, most):
+                        continue
+                    after ^= keys[x, y]
+                if not _among(after, seen, n_visited):
+                    found = (value, kind, x, y)
+                    if any_will_do:
+                        return found
     return found
 
 
 @jit
-def _among(name, visited, n_visited):  # type: ignore[no-untyped-def]
+def _among(name, seen, n_visited):  # type: ignore[no-untyped-def]
+    visited, marks = seen
+    if marks[name & numba.uint64(len(marks) - 1)] == 0:
+        return False
     taken = False
     for i in range(n_visited):
         taken |= visited[i] == name
@@ -401,15 +414,16 @@ def _among(name, visited, n_visited):  # type: ignore[no-untyped-def]
 
 
 @jit
-def walk(graph, rules, row, store, keys, visited, max_iter, margin, progress, best, best_parents, waiting, order):  # type: ignore[no-untyped-def]
+def walk(graph, rules, row, store, keys, seen, max_iter, margin, progress, best, best_parents, waiting, order):  # type: ignore[no-untyped-def]
     """Make the best move again and again; return -1 at the end, or a variable whose family is not in the store.
 
-    row[y]: the slot of y's family, -1 if it is to be looked up. visited: names of the last graphs, which are not to be
-    visited again; it is as long as the number of moves in a row that may fail to beat the best graph. A graph's name is
-    the exclusive or of its arcs' keys. progress: (moves, those since the best graph, whether a move waits for its
-    score); best[0]: the best score, NaN at the start.
+    row[y]: the slot of y's family, -1 if it is to be looked up. seen: (names of the last graphs, which are not to be
+    visited again, as many as moves in a row may fail to beat the best graph; how many of them have which last bits). A
+    graph's name is the exclusive or of its arcs' keys. progress: (moves, those since the best graph, whether a move
+    waits for its score); best[0]: the best score, NaN at the start.
     """
     parents = graph[0]
+    visited, marks = seen
     V = len(row)
     tabu = len(visited)
     name = numba.uint64(0)
@@ -434,15 +448,18 @@ def walk(graph, rules, row, store, keys, visited, max_iter, margin, progress, be
         progress[2] = 0
         if progress[0] == max_iter or progress[1] > tabu:
             return -1
-        value, kind, x, y = _best_move(
-            graph, rules, row, store, keys, name, visited, min(progress[0], tabu), margin
-        )
+        value, kind, x, y = _best_move(graph, rules, row, store, keys, name, seen, min(progress[0], tabu), margin)
         if kind < 0 or (tabu == 0 and value <= margin):
             return -1
         if tabu:
-            visited[progress[0] % tabu] = name
+            last = numba.uint64(len(marks) - 1)
+            at = progress[0] % tabu
+            if progress[0] >= tabu:
+                marks[visited[at] & last] -= 1
+            visited[at] = name
+            marks[name & last] += 1
         _make(kind, x, y, graph, row)
-        find_ancestors(graph, waiting, order)
+        find_descendants(graph, waiting, order)
         name ^= keys[y, x]
         if kind == REVERSE:
             name ^= keys[x, y]
