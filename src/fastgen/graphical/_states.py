@@ -188,7 +188,8 @@ class Coding:
         return codes
 
     def _encode(self, columns: Sequence[Column], unknown: str) -> Codes:
-        codes = np.full((len(columns[0].values), len(self.names)), MISSING, np.int32, order="F")
+        kind = np.result_type(np.int8, np.min_scalar_type(-max(self.sizes)))
+        codes = np.full((len(columns[0].values), len(self.names)), MISSING, kind, order="F")
         seen = set()
         for column in columns:
             i = self.position.get(column.name)

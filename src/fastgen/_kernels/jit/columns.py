@@ -1,0 +1,127 @@
+"""Rows of codes to columns. Numba: the caller allocates, nothing is checked twice."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+ir: Any = import_module("llvmlite.ir")
+jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+ROWS = 64  # so few that the cache lines of X are still there for the next column
+
+
+def transposable(X: Any) -> bool:
+    """Whether `load` may read eight codes at once: bytes, one beside the other."""
+    return bool(X.dtype == np.uint8 and X.shape[1] >= 8 and X.strides[1] == 1 and sys.byteorder == "little")
+
+
+def _read(typing_context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(types.int64), code
+
+
+def _write(typing_context: Any, address: Any, word: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), code
+
+
+_word_at: Any = intrinsic(_read)
+_put_word: Any = intrinsic(_write)
+
+
+@jit
+def _swap(a, b, shift, mask):  # type: ignore[no-untyped-def]
+    """Exchange the parts of a above the shift with those of b below it."""
+    other = ((a >> shift) ^ b) & mask
+    return a ^ (other << shift), b ^ other
+
+
+@jit
+def _transpose(source, step, target, width):  # type: ignore[no-untyped-def]
+    """Eight rows of eight bytes, `step` apart, to eight rows `width` apart: halves, quarters, bytes change places."""
+    a, b = _word_at(source), _word_at(source + step)
+    c, d = _word_at(source + 2 * step), _word_at(source + 3 * step)
+    e, f = _word_at(source + 4 * step), _word_at(source + 5 * step)
+    g, h = _word_at(source + 6 * step), _word_at(source + 7 * step)
+    shift, mask = numba.uint64(32), numba.uint64(0x00000000FFFFFFFF)
+    a, e = _swap(a, e, shift, mask)
+    b, f = _swap(b, f, shift, mask)
+    c, g = _swap(c, g, shift, mask)
+    d, h = _swap(d, h, shift, mask)
+    shift, mask = numba.uint64(16), numba.uint64(0x0000FFFF0000FFFF)
+    a, c = _swap(a, c, shift, mask)
+    b, d = _swap(b, d, shift, mask)
+    e, g = _swap(e, g, shift, mask)
+    f, h = _swap(f, h, shift, mask)
+    shift, mask = numba.uint64(8), numba.uint64(0x00FF00FF00FF00FF)
+    a, b = _swap(a, b, shift, mask)
+    c, d = _swap(c, d, shift, mask)
+    e, f = _swap(e, f, shift, mask)
+    g, h = _swap(g, h, shift, mask)
+    _put_word(target, a)
+    _put_word(target + width, b)
+    _put_word(target + 2 * width, c)
+    _put_word(target + 3 * width, d)
+    _put_word(target + 4 * width, e)
+    _put_word(target + 5 * width, f)
+    _put_word(target + 6 * width, g)
+    _put_word(target + 7 * width, h)
+
+
+@jit
+def load(X, cardinality, top, rows, in_bytes, tile):  # type: ignore[no-untyped-def]
+    """tile[i, r] <- X[top + r, i] for r < rows. Returns the first row with a code that is no state, or -1.
+
+    in_bytes: X is `transposable`, and the tile, of bytes, has contiguous rows.
+    """
+    V = len(cardinality)
+    done = 0
+    if in_bytes:
+        done = rows // 8 * 8
+        step, width = X.strides[0], tile.strides[0]
+        for begin in range(0, V, 8):
+            i = min(begin, V - 8)  # the last eight columns may overlap those before
+            source = X.ctypes.data + top * step + i
+            target = tile.ctypes.data + i * width
+            for r in range(0, done, 8):
+                _transpose(source + r * step, step, target + r, width)
+    some = ROWS if X.strides[0] >= X.strides[1] else rows
+    for begin in range(done, rows, some):
+        end = min(begin + some, rows)
+        for i in range(V):
+            mine = tile[i]
+            least = largest = X[top + begin, i]
+            for r in range(begin, end):
+                code = X[top + r, i]
+                least, largest = min(least, code), max(largest, code)
+                mine[r] = code
+            if least < 0 or largest >= cardinality[i]:
+                return _first_wrong(X, cardinality, top, rows)
+    for i in range(V if done else 0):
+        mine = tile[i]
+        largest = mine[0]
+        for r in range(1, done):
+            largest = max(largest, mine[r])
+        if largest >= cardinality[i]:
+            return _first_wrong(X, cardinality, top, rows)
+    return -1
+
+
+@jit
+def _first_wrong(X, cardinality, top, rows):  # type: ignore[no-untyped-def]
+    for r in range(top, top + rows):
+        for i in range(len(cardinality)):
+            if X[r, i] < 0 or X[r, i] >= cardinality[i]:
+                return r
+    return -1
