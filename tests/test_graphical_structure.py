@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.special import gammaln
 from scipy.stats import chi2_contingency
 from test_graphical_rows import random_network
@@ -17,8 +18,11 @@ from test_graphical_rows import random_network
 from fastgen import num_threads
 from fastgen.graphical import _structure as module
 from fastgen.graphical import (
+    BayesianNetwork,
     chow_liu,
+    cpdag,
     hill_climb,
+    pair_counts,
     pc_stable,
     score_network,
     structural_hamming_distance,
@@ -106,6 +110,26 @@ def test_family_counts_refuse_codes():
         family_counts(np.array([[0, -1]]), (2, 2), ((), (0,)), np.ones(1))
     with pytest.raises(ValueError, match="shape"):
         family_counts(np.zeros((3, 3), int), (2, 2), ((), ()))
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 513, 3000])
+def test_pair_counts(n):
+    X, network = data(n, n, V=7, most=4)
+    cards = network.cardinalities
+    weights = np.random.default_rng(n).random(n)
+    for options, w in (({}, None), ({"weights": weights}, weights)):
+        found = pair_counts(X, cards, **options)
+        for i, j in product(range(7), repeat=2):
+            wanted = np.diag(table(X, cards, (i,), w)) if i == j else table(X, cards, (i, j), w)
+            np.testing.assert_allclose(found[i][j], wanted, rtol=1e-12 if w is not None else 0)
+            assert found[i][j].shape == (cards[i], cards[j])
+        for threads in (1, 7):
+            with num_threads(threads):
+                again = pair_counts(X, cards, **options)
+            for i, j in product(range(7), repeat=2):
+                np.testing.assert_array_equal(again[i][j], found[i][j])
+    with pytest.raises(ValueError, match="complete rows"):
+        pair_counts([[0, -1], [0, 1]])
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -308,8 +332,8 @@ def test_p_values(test):
     X = rng.integers(0, [2, 3, 4, 2], (400, 4))
     X[:, 1] = (X[:, 1] + X[:, 0]) % 3
     cards = (2, 3, 4, 2)
-    found = module._p_values(module._Data(X, cards, None), 0, (3,), [1, 2], test)
-    for x, p in zip((1, 2), found, strict=True):
+    found, excess = module._p_values(module._Data(X, cards, None), 0, (3,), [1, 2], test)
+    for x, p, more in zip((1, 2), found, excess, strict=True):
         statistic = freedom = 0
         for state in range(2):
             N = table(X[X[:, 3] == state], cards, (0, x))
@@ -318,6 +342,7 @@ def test_p_values(test):
         from scipy.stats import chi2
 
         assert p == pytest.approx(chi2.sf(statistic, freedom), rel=1e-9)
+        assert more == pytest.approx((statistic - freedom) / np.sqrt(2 * freedom), rel=1e-9)
 
 
 def test_pc_on_known_graphs():
@@ -349,6 +374,73 @@ def test_pc_on_known_graphs():
     assert {(order[i], order[j]) for i, j in turned.directed} == found.directed
     with pytest.raises(ValueError, match="alpha"):
         pc_stable(X, alpha=0)
+
+
+def test_colliders_that_contradict_each_other():
+    """a -> b <- c and b -> c <- d would direct b - c both ways: the stronger one goes first, in any order.
+
+    Rows of a chain of exclusive ors: a and c are dependent given b, almost exactly; b and d given c less so.
+    """
+    rng = np.random.default_rng(1)
+    n = 20_000
+    a, c, d = rng.integers(0, 2, (3, n))
+    b = a ^ c ^ (rng.random(n) < 0.05)
+    b = np.where(rng.random(n) < 0.3, c, b)  # b and c alone are dependent, too
+    c = np.where(rng.random(n) < 0.3, d, c)
+    X = np.stack([a, b, c, d], axis=1)
+    colliders = [(0, 1, 2), (1, 2, 3)]
+    near = [{1}, {0, 2}, {1, 3}, {2}]
+    order = [3, 1, 0, 2]
+    turned = [tuple(order.index(v) for v in collider) for collider in reversed(colliders)]
+    near_turned = [{order.index(v) for v in near[u]} for u in order]
+    for test in ("g2", "chi2"):
+        arcs, n_tests = module._resolve(module._Data(X, None, None), colliders, near, 3, test)
+        _, ab_c = module._p_values(module._Data(X, None, None), 0, [1], [2], test)
+        _, bc_d = module._p_values(module._Data(X, None, None), 1, [2], [3], test)
+        assert ab_c[0] > bc_d[0] > 10
+        assert arcs == {(0, 1), (2, 1)}
+        assert n_tests > 0
+        again, _ = module._resolve(module._Data(X[:, order], None, None), turned, near_turned, 3, test)
+        assert {(order[i], order[j]) for i, j in again} == arcs
+    assert module._resolve(module._Data(X, None, None), colliders[:1], near, 3, "g2") == ({(0, 1), (2, 1)}, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cpdag_is_what_all_equivalent_graphs_share(seed):
+    """Verma and Pearl: equivalent are the graphs with the same edges and colliders. Here, all of them."""
+    rng = np.random.default_rng(seed)
+    V = int(rng.integers(1, 7))
+    rank = rng.permutation(V)
+    arcs = [(i, j) for i, j in permutations(range(V), 2) if rank[i] < rank[j] and rng.random() < 0.5]
+    edges = [(min(arc), max(arc)) for arc in arcs]
+
+    def colliders(parents):
+        return {
+            (a, y, b) for y, own in enumerate(parents) for a, b in combinations(sorted(own), 2) if (a, b) not in edges
+        }
+
+    def parents_of(arcs):
+        return [sorted(x for x, y in arcs if y == v) for v in range(V)]
+
+    graph = parents_of(arcs)
+    same = []
+    for turned in product((False, True), repeat=len(edges)):
+        other = [edge[::-1] if turn else edge for edge, turn in zip(edges, turned, strict=True)]
+        if acyclic(parents_of(other)) and colliders(parents_of(other)) == colliders(graph):
+            same.append(set(other))
+    common = set.intersection(*same) if same else set()
+    found = cpdag(graph)
+    assert found.n_variables == V
+    assert found.directed == common
+    assert found.to_dag() == found.to_dag(strict=False)
+    assert found.undirected == {edge for edge in edges if edge not in common and edge[::-1] not in common}
+    assert {(x, y) for y, own in enumerate(found.to_dag()) for x in own} in same
+
+
+def test_cpdag_refuses_what_is_no_graph():
+    for parents, text in (([(1,), (0,)], "cycle"), ([(2,), ()], "numbers of others"), ([(1, 1), ()], "twice")):
+        with pytest.raises(ValueError, match=text):
+            cpdag(parents)
 
 
 def test_wrong_input():
@@ -400,20 +492,109 @@ def test_distance_of_graphs():
 NETWORKS = ["alarm", "asia", "cancer", "child", "earthquake", "hailfinder", "insurance", "sachs", "survey", "water"]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_true_graph_is_reached(name):
-    """From 10,000 rows, a tabu search reaches at least the score (BIC) of the graph that they were drawn from."""
-    folder = Path(os.environ.get("FASTGEN_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data") / "structure"
-    if not folder.is_dir():
-        pytest.skip(f"no published samples in {folder.parent}; FASTGEN_TEST_DATA names another folder")
+def published(name):
+    """Rows (10,000), and the parents of each variable in the graph that they were drawn from."""
+    folder = structures()
     with gzip.open(folder / "data" / f"{name}.txt.gz", "rt") as file:
         names = file.readline().split()
         X = np.loadtxt(file, dtype=np.int64)
-    X -= X.min(axis=0)
     parents = [[] for _ in names]
     arcs = re.findall(r"(\w+) --> (\w+)", (folder / "truth" / f"{name}.graph.txt").read_text())
     assert arcs
     for x, y in arcs:
         parents[names.index(y)].append(names.index(x))
+    return X - X.min(axis=0), parents
+
+
+def structures():
+    folder = Path(os.environ.get("FASTGEN_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data") / "structure"
+    if not folder.is_dir():
+        pytest.skip(f"no published samples in {folder.parent}; FASTGEN_TEST_DATA names another folder")
+    return folder
+
+
+def test_all_published_samples_are_here():
+    assert sorted(file.name.removesuffix(".txt.gz") for file in (structures() / "data").iterdir()) == NETWORKS
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_true_graph_is_reached(name):
+    """From 10,000 rows, a tabu search reaches at least the score (BIC) of the graph that they were drawn from."""
+    X, parents = published(name)
     result = hill_climb(X, tabu=10, n_restarts=800, random_state=0)
     assert result.score >= score_network(X, parents) - 1e-6
+
+
+def test_the_graph_that_experts_agree_on_is_reached():
+    """Measurements of K. Sachs et al. (Science 308, 2005), discretised, and the consensus of the literature on them."""
+    folder = structures()
+    lines = (folder / "sachs.2005.discrete.txt").read_text().split("\n")
+    names = lines[0].split()
+    X = np.array([line.split() for line in lines[1:] if line], np.int64) - 1
+    parents = [[] for _ in names]
+    for x, y in re.findall(r"(\w+) -> (\w+)", (folder / "sachs.2005.ground.truth.graph.txt").read_text()):
+        parents[names.index(y)].append(names.index(x))
+    assert sum(map(len, parents)) == 20
+    for kind in ("bic", "bdeu"):
+        assert hill_climb(X, score=kind).score >= score_network(X, parents, score=kind)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_trees_of_published_samples(name):
+    """The weight of Chow and Liu's tree is that of a spanning tree by SciPy, from tables counted one by one."""
+    X, _ = published(name)
+    V, cards = X.shape[1], X.max(axis=0) + 1
+    mutual = np.zeros((V, V))
+    for i, j in combinations(range(V), 2):
+        mutual[i, j] = information(X, cards, i, j)
+    shifted = np.triu(mutual.max() + 1 - mutual, 1)  # SciPy takes 0 for no edge
+    best = (V - 1) * (mutual.max() + 1) - minimum_spanning_tree(shifted).sum()
+    tree = chow_liu(X)
+    assert acyclic(tree)
+    assert sum(map(len, tree)) == V - 1
+    assert sum(mutual[min(y, *own), max(y, *own)] for y, own in enumerate(tree) if own) == pytest.approx(best, rel=1e-9)
+
+
+FORCED_BOTH_WAYS = {"insurance": {(0, 1), (1, 13), (3, 13), (12, 13)}, "sachs": {(1, 3), (3, 8)}}
+"""Edges that Meek's rules direct both ways, as other arcs contradict each other, and what then depends on them.
+
+Which way causal-learn directs them depends on the order of the variables; here they stay undirected.
+"""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pc_finds_what_causal_learn_finds(name):
+    """The results that causal-learn ships: PC-stable, Pearson's test at 0.05.
+
+    Its matrices G have G[i, j] = -1, G[j, i] = 1 where i -> j, and -1 twice where the edge is undirected.
+    """
+    X, _ = published(name)
+    G = np.loadtxt(structures() / "pc_result" / f"{name}_pc_chisq_0.05.txt", dtype=int)
+    tails, heads = G == -1, G == 1
+    assert ((G != 0) == (tails | heads)).all()
+    directed = set(map(tuple, np.argwhere(tails & heads.T).tolist()))
+    undirected = set(map(tuple, np.argwhere(np.triu(tails & tails.T)).tolist()))
+    open_edges = FORCED_BOTH_WAYS.get(name, set())
+    assert {(min(arc), max(arc)) for arc in directed} >= open_edges
+    found = pc_stable(X, alpha=0.05, test="chi2")
+    assert found.directed == {arc for arc in directed if (min(arc), max(arc)) not in open_edges}
+    assert found.undirected == undirected | open_edges
+    order = np.random.default_rng(0).permutation(len(G)).tolist()
+    turned = pc_stable(X[:, order], alpha=0.05, test="chi2")
+    assert {(order[i], order[j]) for i, j in turned.directed} == found.directed
+    assert {tuple(sorted((order[i], order[j]))) for i, j in turned.undirected} == found.undirected
+    if open_edges:
+        with pytest.raises(ValueError, match="contradict"):
+            found.to_dag()
+        with pytest.warns(RuntimeWarning, match="contradict"):
+            dag = found.to_dag(strict=False)
+        with pytest.warns(RuntimeWarning, match="contradict"):
+            model = BayesianNetwork("pc", structure_options={"test": "chi2"}).fit(X)
+        assert model.network_.parents == dag
+    else:
+        dag = found.to_dag()
+        assert found.to_dag(strict=False) == dag
+    arcs = {(x, y) for y, own in enumerate(dag) for x in own}
+    assert acyclic(dag)
+    assert arcs >= found.directed
+    assert {(min(arc), max(arc)) for arc in arcs - found.directed} == found.undirected

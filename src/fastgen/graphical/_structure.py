@@ -5,8 +5,9 @@ against all states of all other variables at once. Without weights, sets of rows
 the population of an intersection; with weights, or many cells, rows are counted one by one.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 from math import inf, isnan, log, nan
@@ -27,7 +28,9 @@ __all__ = [
     "Pattern",
     "StructureResult",
     "chow_liu",
+    "cpdag",
     "hill_climb",
+    "pair_counts",
     "pc_stable",
     "score_network",
     "structural_hamming_distance",
@@ -191,6 +194,44 @@ class _Data:
             )  # fmt: skip
         bounds = np.concatenate([[0], np.flatnonzero(np.diff(group)) + 1, [made]])
         return _Cells(counts[:, -1], bounds, counts)
+
+
+def pair_counts(
+    X: Any, cardinalities: Sequence[int] | None = None, *, weights: Any = None
+) -> tuple[tuple[Array, ...], ...]:
+    """Contingency tables of all pairs of variables, in one pass over the data.
+
+    Parameters
+    ----------
+    X, cardinalities, weights
+        As for `score_network`.
+
+    Returns
+    -------
+    tuple of tuples of arrays
+        ``pair_counts(X)[i][j]``, of shape (states of i, states of j): numbers of rows, or sums of weights. On the
+        diagonal (i = j) those of the states themselves. The tables are views of one matrix over all states.
+
+    Raises
+    ------
+    ValueError
+        Codes that are no states.
+
+    Notes
+    -----
+    Rows are sets of bits: O(n / 64 states^2). With weights, O(n V^2).
+
+    Examples
+    --------
+    >>> from fastgen.graphical import pair_counts
+    >>> pair_counts([[0, 1], [0, 0], [1, 1]])[0][1]
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    data = _Data(X, cardinalities, weights)
+    counts = np.ascontiguousarray(data.pairs())
+    parts = [slice(begin, begin + size) for begin, size in zip(data.first, data.cardinality, strict=True)]
+    return tuple(tuple(counts[own, other] for other in parts) for own in parts)
 
 
 # ---- scores ----------------------------------------------------------------------------------------------------------
@@ -651,37 +692,52 @@ class Pattern:
     directed: frozenset[tuple[int, int]]
     undirected: frozenset[tuple[int, int]]
     """Pairs (i, j) with i < j."""
-    separating: dict[tuple[int, int], tuple[int, ...]]
-    """For each pair (i, j), i < j, without an edge: what made them independent."""
-    n_tests: int
+    separating: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    """For each pair (i, j), i < j, without an edge: what made them independent, by the largest p-value. Of tests."""
+    n_tests: int = 0
 
-    def to_dag(self) -> Parents:
+    def to_dag(self, strict: bool = True) -> Parents:
         """Parents of each variable in a graph of this class (Dor and Tarsi 1992).
+
+        Parameters
+        ----------
+        strict : bool
+            Otherwise, if the class has no graph, as tests on finite data may contradict each other: return one with
+            the same arcs and edges and some colliders that are not in the pattern, and warn.
 
         Raises
         ------
         ValueError
-            If there is none, as tests on finite data may contradict each other.
+            If there is none.
         """
         parents: list[set[int]] = [set() for _ in range(self.n_variables)]
         directed, undirected = set(self.directed), set(self.undirected)
-        parents_of = {y: {x for x, child in directed if child == y} for y in range(self.n_variables)}
-        for y, own in parents_of.items():
-            parents[y] |= own
-        left = set(range(self.n_variables))
+        for x, y in directed:
+            parents[y].add(x)
+        left, surplus = set(range(self.n_variables)), 0
         while left:
-            for x in sorted(left):
-                out = any((x, y) in directed for y in left)
+            best, fewest = -1, 1 if strict else self.n_variables**2
+            for x in sorted(left):  # the last in the order: nothing that is left is its child
+                if any((x, y) in directed for y in left):
+                    continue
                 joined = {y for y in left if (min(x, y), max(x, y)) in undirected}
                 near = joined | {y for y in left if (y, x) in directed}
-                fits = all(_adjacent(a, b, directed, undirected) for a in joined for b in near if a != b)
-                if not out and fits:
+                new = sum(not _adjacent(a, b, directed, undirected) for a in joined for b in near if a != b)
+                if new < fewest:
+                    best, fewest, chosen = x, new, joined
+                if not new:
                     break
-            else:
+            if best < 0:
                 raise ValueError("the tests contradict each other: no acyclic graph has these edges and colliders")
-            for y in joined:
-                parents[x].add(y)
-            left.remove(x)
+            surplus += fewest
+            parents[best] |= chosen
+            left.remove(best)
+        if surplus:
+            warnings.warn(
+                "the independence tests contradict each other: the graph has colliders that they do not account for",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return tuple(tuple(sorted(own)) for own in parents)
 
 
@@ -715,6 +771,14 @@ def pc_stable(
     -------
     Pattern
 
+    Notes
+    -----
+    Of two variables without an edge, a common neighbour is taken for a child of both if no set that separated them has
+    it. Tests on finite data may contradict each other. Then the collider goes first whose ends are the more dependent
+    given it, whatever else is given of their neighbours (after J. Ramsey, Improving accuracy and scalability of the PC
+    algorithm by maximizing p-value, 2016). What contradicts it stays undirected, as do edges that would have to point
+    both ways to avoid further colliders and cycles.
+
     References
     ----------
     D. Colombo, M. H. Maathuis, Order-independent constraint-based causal structure learning, JMLR 15, 2014.
@@ -729,6 +793,7 @@ def pc_stable(
     V = data.V
     near = [set(range(V)) - {i} for i in range(V)]
     separating: dict[tuple[int, int], tuple[int, ...]] = {}
+    ever: dict[tuple[int, int], set[int]] = {}
     n_tests = size = 0
     while any(len(own) > size for own in near) and (max_condition is None or size <= max_condition):
         frozen = [sorted(own) for own in near]
@@ -739,9 +804,12 @@ def pc_stable(
                 if not others:
                     continue
                 n_tests += len(others)
-                for x, p in zip(others, _p_values(data, y, given, others, test), strict=True):
+                for x, p in zip(others, _p_values(data, y, given, others, test)[0].tolist(), strict=True):
+                    if p <= alpha:
+                        continue
                     pair = min(x, y), max(x, y)
-                    if p > alpha and (pair not in found or (-p, given) < (-found[pair][0], found[pair][1])):
+                    ever.setdefault(pair, set()).update(given)
+                    if pair not in found or (-p, given) < (-found[pair][0], found[pair][1]):
                         found[pair] = p, given
         for (i, j), (_, given) in found.items():
             near[i].discard(j)
@@ -749,25 +817,59 @@ def pc_stable(
             separating[i, j] = given
         size += 1
     edges = {(i, j) for i in range(V) for j in near[i] if i < j}
-    directed = set()
-    for k in range(V):
-        for i, j in combinations(sorted(near[k]), 2):
-            if (i, j) not in edges and k not in separating.get((i, j), ()):
-                directed |= {(i, k), (j, k)}
-    clash = {(i, j) for i, j in directed if (j, i) in directed}  # two colliders want an edge in both directions
-    directed -= clash
+    colliders = [
+        (i, k, j)
+        for k in range(V)
+        for i, j in combinations(sorted(near[k]), 2)
+        if (i, j) not in edges and k not in ever.get((i, j), ())
+    ]
+    directed, more = _resolve(data, colliders, near, max(1, size - 1), test)
     undirected = {(i, j) for i, j in edges if (i, j) not in directed and (j, i) not in directed}
     _meek(directed, undirected, near)
-    return Pattern(V, frozenset(directed), frozenset(undirected), separating, n_tests)
+    return Pattern(V, frozenset(directed), frozenset(undirected), separating, n_tests + more)
 
 
-def _p_values(data: _Data, y: int, given: Sequence[int], others: Sequence[int], test: str) -> Array:
+def _resolve(
+    data: _Data, colliders: Sequence[tuple[int, int, int]], near: Sequence[set[int]], most: int, test: str
+) -> tuple[set[tuple[int, int]], int]:
+    """The arcs of colliders (i, k, j), and how many tests that took.
+
+    If two want an edge in both directions, the one goes first whose i and j are the more dependent given k: by the
+    least of the dependences given k and up to most - 1 others that are near i, or near j.
+    """
+    wanted = {(x, k) for i, k, j in colliders for x in (i, j)}
+    directed: set[tuple[int, int]] = set()
+    contested: list[tuple[tuple[float, float], tuple[int, int, int]]] = []
+    n_tests = 0
+    for i, k, j in colliders:
+        if (k, i) not in wanted and (k, j) not in wanted:
+            directed |= {(i, k), (j, k)}
+            continue
+        weakest = -inf, -inf
+        for y, x in ((i, j), (j, i)):
+            others = sorted(near[y] - {k})
+            for size in range(min(most, len(others) + 1)):
+                for given in combinations(others, size):
+                    p, excess = _p_values(data, y, sorted((*given, k)), [x], test)
+                    weakest = max(weakest, (float(p[0]), -float(excess[0])))
+                    n_tests += 1
+        contested.append((weakest, (i, k, j)))
+    for _, (i, k, j) in sorted(contested):
+        if (k, i) not in directed and (k, j) not in directed:
+            directed |= {(i, k), (j, k)}
+    return directed, n_tests
+
+
+def _p_values(data: _Data, y: int, given: Sequence[int], others: Sequence[int], test: str) -> tuple[Array, Array]:
+    """Of tests of y against others; and by how many standard deviations the statistics exceed what is expected."""
     cells = data.cells(y, given, others)
     statistic, freedom = np.empty(len(others)), np.empty(len(others))
     structure.independence(
         cells.counts, cells.group, data.first, data.cardinality, np.array(others), test == "chi2", statistic, freedom
     )
-    return np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), np.maximum(statistic, 0)), 1.0)
+    some = np.maximum(freedom, 1)
+    p = np.where(freedom > 0, chdtrc(some, np.maximum(statistic, 0)), 1.0)
+    return p, (statistic - freedom) / np.sqrt(2 * some)
 
 
 def _meek(directed: set[tuple[int, int]], undirected: set[tuple[int, int]], near: Sequence[set[int]]) -> None:
@@ -786,16 +888,60 @@ def _meek(directed: set[tuple[int, int]], undirected: set[tuple[int, int]], near
         between = [k for k in into_j if free(i, k)]
         return any(b not in near[a] for a, b in combinations(between, 2))
 
-    changed = True
-    while changed:
-        changed = False
-        for i, j in sorted(undirected):
-            for x, y in ((i, j), (j, i)):
-                if forced(x, y):
-                    undirected.discard((i, j))
-                    directed.add((x, y))
-                    changed = True
-                    break
+    while True:  # all at once, so that their order does not matter; what is forced both ways stays as it is
+        either = [((i, j), forced(i, j), forced(j, i)) for i, j in undirected]
+        new = {edge: edge if there else edge[::-1] for edge, there, back in either if there != back}
+        if not new:
+            return
+        undirected.difference_update(new)
+        directed.update(new.values())
+
+
+def cpdag(parents: Sequence[Sequence[int]]) -> Pattern:
+    """Markov equivalence class of a directed acyclic graph: what data alone can tell of it.
+
+    An arc is directed if it has this direction in all graphs with the same edges and the same colliders (variables with
+    two parents that are not joined).
+
+    Parameters
+    ----------
+    parents : sequence of sequences of int
+        Of each variable.
+
+    Returns
+    -------
+    Pattern
+
+    Raises
+    ------
+    ValueError
+        Numbers that are no other variables, a parent twice, a cycle.
+
+    References
+    ----------
+    T. Verma, J. Pearl, Equivalence and synthesis of causal models, UAI 1990.
+    C. Meek, Causal inference and causal explanation with background knowledge, UAI 1995.
+
+    Examples
+    --------
+    >>> from fastgen.graphical import cpdag
+    >>> cpdag([(), (0,), (1,)]).undirected == {(0, 1), (1, 2)}
+    True
+    >>> sorted(cpdag([(), (), (0, 1), (2,)]).directed)
+    [(0, 2), (1, 2), (2, 3)]
+    """
+    chosen = _check_parents(parents, len(parents))
+    near = [set(own) for own in chosen]
+    for y, own in enumerate(chosen):
+        for x in own:
+            near[x].add(y)
+    directed = {
+        (x, y) for y, own in enumerate(chosen) for a, b in combinations(own, 2) if b not in near[a] for x in (a, b)
+    }
+    arcs = ((x, y) for y, own in enumerate(chosen) for x in own)
+    undirected = {(min(x, y), max(x, y)) for x, y in arcs if (x, y) not in directed}
+    _meek(directed, undirected, near)
+    return Pattern(len(chosen), frozenset(directed), frozenset(undirected))
 
 
 def structural_hamming_distance(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> int:

@@ -33,5 +33,5 @@ def learn_parents(
     }.get(structure, _structure.hill_climb)
     found: Any = learner(codes, cardinalities=sizes, weights=weights, **options)
     if structure == "pc":
-        found = found.to_dag()
+        found = found.to_dag(strict=False)
     return tuple(tuple(map(int, parents)) for parents in getattr(found, "parents", found))
