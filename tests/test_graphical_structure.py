@@ -16,7 +16,6 @@ from scipy.stats import chi2_contingency
 from test_graphical_rows import random_network
 
 from fastgen import num_threads
-from fastgen.graphical import _structure as module
 from fastgen.graphical import (
     BayesianNetwork,
     chow_liu,
@@ -28,6 +27,7 @@ from fastgen.graphical import (
     structural_hamming_distance,
     tree_augmented_naive_bayes,
 )
+from fastgen.graphical import _structure as module
 from fastgen.graphical._families import family_counts
 from fastgen.graphical._rows import NetworkRows
 

@@ -455,6 +455,8 @@ def hill_climb(
 
 
 _Sets = NDArray[np.uint64]
+_MOST_PAIRS = 1 << 24
+"""Of states, in tables of all pairs; above, variables are taken one by one."""
 _MOST_FAMILIES = 1 << 14
 _MOST_CHANGES = 1 << 24
 """Changes of scores that are remembered: numbers, for each family as many as there are variables."""
@@ -506,7 +508,7 @@ class _Search:
         )
         self.moves = 0
         self._forget()
-        if most > 0 and (parents == 0).all(axis=1).any():
+        if most > 0 and (parents == 0).all(axis=1).any() and scorer.data.states**2 <= _MOST_PAIRS:
             self._start()
         for y in range(V):
             self._learn(y)
