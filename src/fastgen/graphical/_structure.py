@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from fastgen._kernels.jit import counting, structure
+from fastgen._kernels.jit import columns, counting, structure
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array, as_generator, as_weights, check_choice, check_number
 from fastgen.graphical._separation import topological_order
@@ -90,8 +90,17 @@ class _Data:
         self.weighted = given is not None
         self.weights = np.empty(0) if given is None else np.ascontiguousarray(given)
         self.columns = np.empty((V, n), np.min_scalar_type(max(sizes) - 1))
-        row = counting.load(X, self.cardinality, 0, n, self.columns)
-        if row >= 0:
+        in_bytes = self.columns.dtype == np.uint8 and columns.transposable(X)
+        wrong: list[int] = []
+
+        def load(start: int, stop: int) -> None:
+            row = columns.load_all(X, self.cardinality, start, stop, in_bytes, self.columns)
+            if row >= 0:
+                wrong.append(row)
+
+        run_chunks(lambda: load, n, columns.ROWS, 0.5 * n * V)
+        if wrong:
+            row = min(wrong)
             i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self.cardinality))[0])
             raise ValueError(
                 f"X holds {X[row, i]} in row {row}, column {i}, whose states are 0 to {sizes[i] - 1}: structures are "
@@ -107,10 +116,10 @@ class _Data:
         self._room: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),)
         if not self.weighted:
             self.bits[:] = 0
-            run_chunks(lambda: self._pack, V, 1, 2.0 * n * V)
+            run_chunks(lambda: self._pack, V, 1, 0.5 * n * V)
 
     def _pack(self, start: int, stop: int) -> None:
-        counting.pack(self.columns, self.first, start, stop, self.bits)
+        counting.pack(self.columns, self.first, self.cardinality, start, stop, self.bits)
 
     def cells(self, y: int, given: Sequence[int], others: Sequence[int] | None) -> _Cells:
         """Group the rows by the given variables, then by y, and count the cells against the others (None: not)."""
@@ -138,11 +147,11 @@ class _Data:
         variables = np.array(others)
 
         def make_body() -> Body:
-            columns = np.empty(self.states, np.int64)
+            states = np.empty(self.states, np.int64)
 
             def body(start: int, stop: int) -> None:
                 counting.count_bits(
-                    cells, self.bits, self.first, self.cardinality, variables, start, stop, columns, counts
+                    cells, self.bits, self.first, self.cardinality, variables, start, stop, states, counts
                 )
 
             return body
@@ -155,17 +164,17 @@ class _Data:
         counts = np.zeros((self.states, self.states + 1))
         if self.weighted:
             rows = slice(None) if given is None else self.columns[given] == state
-            columns, weights = np.ascontiguousarray(self.columns[:, rows]), self.weights[rows]
+            chosen, weights = np.ascontiguousarray(self.columns[:, rows]), self.weights[rows]
             every = np.arange(self.V)
 
             def body(start: int, stop: int) -> None:
                 for i in range(start, stop):
                     part = counts[self.first[i] : self.first[i] + self.cardinality[i]]
                     counting.count_rows(
-                        columns[i].astype(np.int64), columns, self.first, self.cardinality, weights, True, every, part
+                        chosen[i].astype(np.int64), chosen, self.first, self.cardinality, weights, True, every, part
                     )
 
-            run_chunks(lambda: body, self.V, 1, 1.0 * columns.size * self.V)
+            run_chunks(lambda: body, self.V, 1, 1.0 * chosen.size * self.V)
         else:
             cells = self.bits if given is None else self.bits & self.bits[self.first[given] + state]
             counts[:, -1] = np.bitwise_count(cells).sum(axis=1, dtype=np.int64)

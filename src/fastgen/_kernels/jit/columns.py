@@ -80,8 +80,8 @@ def _transpose(source, step, target, width):  # type: ignore[no-untyped-def]
 
 
 @jit
-def load(X, cardinality, top, rows, in_bytes, tile):  # type: ignore[no-untyped-def]
-    """tile[i, r] <- X[top + r, i] for r < rows. Returns the first row with a code that is no state, or -1.
+def load(X, cardinality, top, rows, in_bytes, tile, at):  # type: ignore[no-untyped-def]
+    """tile[i, at + r] <- X[top + r, i] for r < rows. Returns the first row with a code that is no state, or -1.
 
     in_bytes: X is `transposable`, and the tile, of bytes, has contiguous rows.
     """
@@ -93,7 +93,7 @@ def load(X, cardinality, top, rows, in_bytes, tile):  # type: ignore[no-untyped-
         for begin in range(0, V, 8):
             i = min(begin, V - 8)  # the last eight columns may overlap those before
             source = X.ctypes.data + top * step + i
-            target = tile.ctypes.data + i * width
+            target = tile.ctypes.data + i * width + at
             for r in range(0, done, 8):
                 _transpose(source + r * step, step, target + r, width)
     some = ROWS if X.strides[0] >= X.strides[1] else rows
@@ -105,16 +105,26 @@ def load(X, cardinality, top, rows, in_bytes, tile):  # type: ignore[no-untyped-
             for r in range(begin, end):
                 code = X[top + r, i]
                 least, largest = min(least, code), max(largest, code)
-                mine[r] = code
+                mine[at + r] = code
             if least < 0 or largest >= cardinality[i]:
                 return _first_wrong(X, cardinality, top, rows)
     for i in range(V if done else 0):
         mine = tile[i]
-        largest = mine[0]
+        largest = mine[at]
         for r in range(1, done):
-            largest = max(largest, mine[r])
+            largest = max(largest, mine[at + r])
         if largest >= cardinality[i]:
             return _first_wrong(X, cardinality, top, rows)
+    return -1
+
+
+@jit
+def load_all(X, cardinality, start, stop, in_bytes, columns):  # type: ignore[no-untyped-def]
+    """columns[i, r] <- X[r, i] for start <= r < stop; else as `load`."""
+    for top in range(start, stop, 4 * ROWS):
+        wrong = load(X, cardinality, top, min(4 * ROWS, stop - top), in_bytes, columns, top)
+        if wrong >= 0:
+            return wrong
     return -1
 
 

@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
+FEW = 8  # states: for so many, it is quicker to compare all rows with each than to set one bit after the other
 WORDS = 256  # of a bit set at a time: what one variable is counted against stays in L1
 
 
@@ -27,35 +28,23 @@ population: Any = intrinsic(_popcount)
 
 
 @jit
-def pack(columns, first, start, stop, bits):  # type: ignore[no-untyped-def]
-    """bits[first[i] + s] <- the set of rows in which variable i is in state s, for start <= i < stop."""
+def pack(columns, first, cardinality, start, stop, bits):  # type: ignore[no-untyped-def]
+    """bits[first[i] + s] <- the set of rows in which variable i is in state s, for start <= i < stop. bits: zeros."""
     n = columns.shape[1]
     one = numba.uint64(1)
     for i in range(start, stop):
-        codes, base = columns[i], first[i]
-        for r in range(n):
+        codes, base, done = columns[i], first[i], 0
+        if cardinality[i] <= FEW:
+            done = n >> 6 << 6
+            for w in range(n >> 6):
+                part = codes[w << 6 : (w + 1) << 6]
+                for state in range(cardinality[i]):
+                    word = numba.uint64(0)
+                    for r in range(64):
+                        word |= numba.uint64(part[r] == state) << numba.uint64(r)
+                    bits[base + state, w] = word
+        for r in range(done, n):
             bits[base + codes[r], r >> 6] |= one << numba.uint64(r & 63)
-
-
-@jit
-def load(X, cardinality, start, stop, columns):  # type: ignore[no-untyped-def]
-    """columns[i, r] <- X[r, i]. Returns the first row with a code that is no state, or -1."""
-    V = len(cardinality)
-    for top in range(start, stop, 64):
-        bottom = min(top + 64, stop)
-        wrong = 0
-        for i in range(V):
-            last = cardinality[i] - 1
-            for r in range(top, bottom):
-                code = X[r, i]
-                wrong |= (code < 0) | (code > last)
-                columns[i, r] = code
-        if wrong:
-            for r in range(top, bottom):
-                for i in range(V):
-                    if X[r, i] < 0 or X[r, i] >= cardinality[i]:
-                        return r
-    return -1
 
 
 @jit

@@ -39,7 +39,7 @@ def count(X, first, member, stride, cardinality, offset, start, stop, in_bytes, 
     copies = np.uint32(len(counts))
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
         if wrong >= 0:
             return wrong
         for g in range(len(offset)):
@@ -66,7 +66,7 @@ def weigh(X, weights, first, member, stride, cardinality, offset, start, stop, i
     """sums (entries,) += weights of the rows start to stop; else as `count`."""
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
         if wrong >= 0:
             return wrong
         for g in range(len(offset)):

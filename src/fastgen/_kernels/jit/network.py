@@ -25,7 +25,7 @@ def log_prob(X, first, member, stride, cardinality, offset, table, in_bytes, til
     """
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
         if wrong >= 0:
             return wrong
         total = out[top : top + rows]
