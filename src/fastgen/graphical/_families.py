@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgen._kernels.jit import families as kernel
-from fastgen._kernels.jit.columns import transposable
+from fastgen._kernels.jit import rows as kernel
 from fastgen._parallel import Body, run_chunks, segments
 from fastgen._validation import Array
 from fastgen.graphical._groups import group_families
@@ -88,7 +87,7 @@ def family_counts(
     wrong: list[int] = []
     total = np.zeros(layout.entries)
     kind = np.uint8 if max(cardinalities) <= 256 else np.int32
-    in_bytes = kind is np.uint8 and transposable(X)
+    in_bytes = kind is np.uint8 and kernel.transposable(X)
     row_ns = 0.25 * V + 0.6 * len(groups)
 
     def workspace() -> tuple[NDArray[Any], NDArray[Any]]:

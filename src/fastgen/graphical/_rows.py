@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgen._kernels.jit import draws
-from fastgen._kernels.jit import network as kernel
-from fastgen._kernels.jit.columns import transposable
+from fastgen._kernels.jit import rows as kernel
 from fastgen._missing import Index
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array
@@ -91,7 +90,7 @@ class NetworkRows:
         if X.ndim != 2 or X.shape[1] != V or X.dtype.kind not in "iu":
             raise ValueError(f"X must be integers of shape (n, {V}), got {X.dtype} {X.shape}")
         kind = np.uint8 if self._cardinality.max(initial=0) <= 256 else np.int32
-        in_bytes = kind is np.uint8 and transposable(X)
+        in_bytes = kind is np.uint8 and kernel.transposable(X)
         layout, logs = self._logs
         out = np.empty(len(X))
         wrong: list[int] = []

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from fastgen._kernels.jit import columns, counting, structure
+from fastgen._kernels.jit import counting, structure
+from fastgen._kernels.jit import rows as kernel
 from fastgen._parallel import Body, run_chunks
 from fastgen._validation import Array, as_generator, as_weights, check_choice, check_number
 from fastgen.graphical._separation import topological_order
@@ -90,15 +91,15 @@ class _Data:
         self.weighted = given is not None
         self.weights = np.empty(0) if given is None else np.ascontiguousarray(given)
         self.columns = np.empty((V, n), np.min_scalar_type(max(sizes) - 1))
-        in_bytes = self.columns.dtype == np.uint8 and columns.transposable(X)
+        in_bytes = self.columns.dtype == np.uint8 and kernel.transposable(X)
         wrong: list[int] = []
 
         def load(start: int, stop: int) -> None:
-            row = columns.load_all(X, self.cardinality, start, stop, in_bytes, self.columns)
+            row = kernel.load_all(X, self.cardinality, start, stop, in_bytes, self.columns)
             if row >= 0:
                 wrong.append(row)
 
-        run_chunks(lambda: load, n, columns.ROWS, 0.5 * n * V)
+        run_chunks(lambda: load, n, kernel.ROWS, 0.5 * n * V)
         if wrong:
             row = min(wrong)
             i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self.cardinality))[0])

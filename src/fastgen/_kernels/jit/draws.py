@@ -1,7 +1,8 @@
 """Draws of complete rows from a discrete network. Numba: the caller allocates, nothing is checked twice.
 
-The layout of networks is that of `network`. All numbers are integers: 32 random bits for each draw, so probabilities
-are right to 2^-32, and what is impossible is never drawn.
+A network is flat: node i has the parents parent[first[i] : first[i + 1]] with the strides of their states in its table,
+which begins at offset[i]; its own state has stride 1. All numbers are integers: 32 random bits for each draw, so
+probabilities are right to 2^-32, and what is impossible is never drawn.
 """
 
 from collections.abc import Callable

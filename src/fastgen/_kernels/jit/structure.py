@@ -13,8 +13,6 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from fastgen._kernels.jit.counting import population
-
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 ADD, DELETE, REVERSE = 0, 1, 2
@@ -201,8 +199,10 @@ def find_descendants(graph, waiting, order):  # type: ignore[no-untyped-def]
     for x in range(V):
         waiting[x] = 0
         for word in range(words):
-            waiting[x] += population(children[x, word])
-            descendants[x, word] = children[x, word]
+            descendants[x, word] = left = children[x, word]
+            while left:
+                waiting[x] += 1
+                left &= left - numba.uint64(1)
         if waiting[x] == 0:
             order[known] = x
             known += 1

@@ -1,4 +1,10 @@
-"""Rows of codes to columns. Numba: the caller allocates, nothing is checked twice."""
+"""Complete rows of codes: to columns, to contingency tables, to log p(x). Numba: nothing is checked twice.
+
+Tables are those of groups of variables. Group g has the variables member[first[g] : first[g + 1]], whose states have
+the strides of the same numbers in its table, which begins at offset[g]. Rows are taken ROWS at a time, column by
+column. All of it is in one file, for the compiler's cache knows a function by the file that it stands in, and not by
+what it calls.
+"""
 
 import sys
 from collections.abc import Callable
@@ -13,7 +19,8 @@ from numba.extending import intrinsic
 ir: Any = import_module("llvmlite.ir")
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-ROWS = 64  # so few that the cache lines of X are still there for the next column
+ROWS = 256
+FEW_ROWS = 64  # so few that the cache lines of X are still there for the next column
 
 
 def transposable(X: Any) -> bool:
@@ -96,7 +103,7 @@ def load(X, cardinality, top, rows, in_bytes, tile, at):  # type: ignore[no-unty
             target = tile.ctypes.data + i * width + at
             for r in range(0, done, 8):
                 _transpose(source + r * step, step, target + r, width)
-    some = ROWS if X.strides[0] >= X.strides[1] else rows
+    some = FEW_ROWS if X.strides[0] >= X.strides[1] else rows
     for begin in range(done, rows, some):
         end = min(begin + some, rows)
         for i in range(V):
@@ -121,8 +128,8 @@ def load(X, cardinality, top, rows, in_bytes, tile, at):  # type: ignore[no-unty
 @jit
 def load_all(X, cardinality, start, stop, in_bytes, columns):  # type: ignore[no-untyped-def]
     """columns[i, r] <- X[r, i] for start <= r < stop; else as `load`."""
-    for top in range(start, stop, 4 * ROWS):
-        wrong = load(X, cardinality, top, min(4 * ROWS, stop - top), in_bytes, columns, top)
+    for top in range(start, stop, ROWS):
+        wrong = load(X, cardinality, top, min(ROWS, stop - top), in_bytes, columns, top)
         if wrong >= 0:
             return wrong
     return -1
@@ -134,4 +141,83 @@ def _first_wrong(X, cardinality, top, rows):  # type: ignore[no-untyped-def]
         for i in range(len(cardinality)):
             if X[r, i] < 0 or X[r, i] >= cardinality[i]:
                 return r
+    return -1
+
+
+@jit
+def places(g, first, member, stride, offset, tile, place):  # type: ignore[no-untyped-def]
+    """place[r] <- where the states of group g lie in its table."""
+    begin = offset[g]
+    for r in range(len(place)):
+        place[r] = begin
+    for k in range(first[g], first[g + 1]):
+        states, step = tile[member[k]], stride[k]
+        for r in range(len(place)):
+            place[r] += step * states[r]
+
+
+@jit
+def count(X, first, member, stride, cardinality, offset, start, stop, in_bytes, tile, place, counts):  # type: ignore[no-untyped-def]
+    """counts (copies, entries) += rows start to stop. tile: (V, ROWS), see `load`; place: (ROWS,) int32.
+
+    Neighbouring rows are counted in different copies: they often are alike, and an increment must wait for the one
+    before it in the same place. Returns the first row with a code that is no state, or -1.
+    """
+    copies = np.uint32(len(counts))
+    for top in range(start, stop, ROWS):
+        rows = min(ROWS, stop - top)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        if wrong >= 0:
+            return wrong
+        for g in range(len(offset)):
+            places(g, first, member, stride, offset, tile, place)
+            if copies == 4:
+                a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+                whole = rows // 4 * 4
+                for r in range(0, whole, 4):
+                    a[np.uint32(place[r])] += 1
+                    b[np.uint32(place[r + 1])] += 1
+                    c[np.uint32(place[r + 2])] += 1
+                    d[np.uint32(place[r + 3])] += 1
+                for r in range(whole, rows):
+                    a[np.uint32(place[r])] += 1
+            else:
+                a = counts[0]
+                for r in range(rows):
+                    a[np.uint32(place[r])] += 1
+    return -1
+
+
+@jit
+def weigh(X, weights, first, member, stride, cardinality, offset, start, stop, in_bytes, tile, place, sums):  # type: ignore[no-untyped-def]
+    """sums (entries,) += weights of the rows start to stop; else as `count`."""
+    for top in range(start, stop, ROWS):
+        rows = min(ROWS, stop - top)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        if wrong >= 0:
+            return wrong
+        for g in range(len(offset)):
+            places(g, first, member, stride, offset, tile, place)
+            for r in range(rows):
+                sums[np.uint32(place[r])] += weights[top + r]
+    return -1
+
+
+@jit
+def log_prob(X, first, member, stride, cardinality, offset, table, in_bytes, tile, place, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[start:stop] <- log p(x) of these rows, the sum of a number from each table. tile: (V, ROWS), see `load`.
+
+    place: (ROWS,) int32. Returns the first row with a code that is no state, or -1.
+    """
+    for top in range(start, stop, ROWS):
+        rows = min(ROWS, stop - top)
+        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        if wrong >= 0:
+            return wrong
+        total = out[top : top + rows]
+        total[:] = 0.0
+        for g in range(len(offset)):
+            places(g, first, member, stride, offset, tile, place)
+            for r in range(rows):
+                total[r] += table[np.uint32(place[r])]
     return -1
