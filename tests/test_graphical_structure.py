@@ -205,6 +205,100 @@ def test_hill_climbing_ends_at_a_local_optimum(kind, tabu):
                 assert score(X, network.cardinalities, [sorted(o) for o in other], kind) <= result.score + 1e-6
 
 
+def textbook_search(X, cards, kind, tabu, required=(), forbidden=(), max_parents=None, max_iter=None):
+    """The search as it is documented, all moves of all graphs looked at; the best score, and the number of moves."""
+    V = len(cards)
+    families = {}
+
+    def family(y, own):
+        if (y, own) not in families:
+            scope = (*sorted(own), y)
+            families[y, own] = score(X[:, scope], [cards[j] for j in scope], [()] * len(own) + [range(len(own))], kind)
+            families[y, own] -= score(X[:, scope[:-1]], [cards[j] for j in scope[:-1]], [()] * len(own), kind)
+        return families[y, own]
+
+    def total(graph):
+        return sum(family(y, own) for y, own in enumerate(graph))
+
+    def moves(graph):
+        for kind, y, x in product(range(3), range(V), range(V)):  # add, delete, reverse
+            there = x in graph[y]
+            if x == y or there != (kind > 0) or (kind > 0 and (x, y) in required):
+                continue
+            if (kind == 0 and (x, y) in forbidden) or (kind == 2 and (y, x) in forbidden):
+                continue
+            other = list(graph)
+            other[y] = graph[y] ^ {x}
+            if kind == 2:
+                other[x] = graph[x] | {y}
+            changed = other[x] if kind == 2 else other[y]
+            if kind != 1 and len(changed) > (V if max_parents is None else max_parents):
+                continue
+            if kind == 1 or acyclic(other):
+                yield tuple(other)
+
+    graph = tuple(frozenset(x for x, child in required if child == y) for y in range(V))
+    best, margin = total(graph), 1e-10 * abs(total(graph))
+    visited, fails, n_moves = [], 0, 0
+    while fails <= tabu and n_moves != max_iter:
+        found = [(total(other), other) for other in moves(graph) if other not in visited]
+        if not found:
+            break
+        most = max(value for value, _ in found)
+        value, after = next(pair for pair in found if pair[0] > most - margin)
+        if tabu == 0 and value <= total(graph) + margin:
+            break
+        if tabu:
+            visited = [*visited, graph][-tabu:]
+        graph = after
+        n_moves, fails = n_moves + 1, fails + 1
+        if total(graph) > best + margin:
+            best, fails = total(graph), 0
+    return best, n_moves
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tabu", [0, 1, 4, 20])
+@pytest.mark.parametrize("kind", ["bic", "k2"])
+def test_search_is_the_textbook_one(seed, tabu, kind):
+    X, network = data(seed, n=250, V=5)
+    cards = network.cardinalities
+    rules = [
+        {},
+        {"max_parents": 2, "required": [(4, 0)]},
+        {"forbidden": [(0, 1), (2, 3), (3, 4)], "max_iter": 12},
+    ][seed % 3]
+    best, n_moves = textbook_search(X, cards, kind, tabu, **rules)
+    found = hill_climb(X, cards, score=kind, tabu=tabu, **rules)
+    assert found.n_iter == n_moves
+    assert found.score == pytest.approx(best, rel=1e-10)
+
+
+def test_more_variables_than_bits_of_a_word():
+    """70 variables in pairs; and the families that are remembered are few, so that they are forgotten at times."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, (400, 70))
+    X[:, 35:] = np.where(rng.random((400, 35)) < 0.7, X[:, :35], X[:, 35:])
+    result = hill_climb(X)
+    edges = {(min(x, y), max(x, y)) for y, own in enumerate(result.parents) for x in own}
+    assert edges >= {(i, i + 35) for i in range(35)}
+    assert acyclic(result.parents)
+    base = [set(own) for own in result.parents]
+    scorer = module._Score(module._Data(X, None, None), "bic", 10.0)
+    for other in neighbours(result.parents):
+        changed = [y for y in range(70) if other[y] != base[y]]
+        gain = sum(scorer.family(y, tuple(sorted(other[y]))) - scorer.family(y, result.parents[y]) for y in changed)
+        assert gain <= 1e-6
+    assert tabu_with_little_memory(X) == result
+
+
+def tabu_with_little_memory(X):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOST_FAMILIES", 1)
+        patch.setattr(module, "_MOST_PAIRS", 0)
+        return hill_climb(X)
+
+
 def test_hill_climbing_finds_the_best_of_all_graphs_of_three():
     graphs = []
     pairs = list(combinations(range(3), 2))
