@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_graphical_rows import expected, random_network
 
-from fastgen.graphical import _families
+from fastgen.graphical import _families, pair_counts
 from fastgen.graphical._families import family_counts
 from fastgen.graphical._groups import group_families
 from fastgen.graphical._rows import NetworkRows
@@ -41,7 +41,7 @@ def test_groups(seed, most):
 
 
 @pytest.mark.parametrize("V", [3, 7, 8, 9, 16, 23])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, bool])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, bool])
 @pytest.mark.parametrize("n", [1, 7, 8, 255, 256, 1001])
 def test_layouts(V, dtype, n, monkeypatch):
     """Bytes are transposed eight by eight, other rows one by one: counts and log p(x) are the same in any layout.
@@ -65,14 +65,17 @@ def test_layouts(V, dtype, n, monkeypatch):
             wanted = np.zeros([cards[j] for j in (*parents, i)])
             np.add.at(wanted, tuple(codes[:, j] for j in (*parents, i)), 1)
             np.testing.assert_array_equal(found, wanted)
-        for _ in range(3):
+        for wrong in (None, np.iinfo(codes.dtype).max, np.iinfo(codes.dtype).min or 255):
             r, i = int(rng.integers(n)), int(rng.integers(V))
-            bad = codes.copy()
-            bad[r, i] = cards[i]
-            with pytest.raises(ValueError, match=f"in row {r}, column {i}, whose"):
+            value = cards[i] if wrong is None else wrong
+            bad = codes.copy(order="K")
+            bad[r, i] = value
+            with pytest.raises(ValueError, match=f"X holds {value} in row {r}, column {i}, whose"):
                 family_counts(bad, cards, network.parents)
-            with pytest.raises(ValueError, match=f"row {r} holds {cards[i]} for 'n{i}'"):
+            with pytest.raises(ValueError, match=f"row {r} holds {value} for 'n{i}'"):
                 rows.log_prob(bad)
+            with pytest.raises(ValueError, match=f"X holds {value} in row {r}, column {i}, whose"):
+                pair_counts(bad, cards)
 
 
 def test_codes_of_more_than_a_byte():

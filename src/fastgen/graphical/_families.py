@@ -86,12 +86,12 @@ def family_counts(
     layout = Layout(cardinalities, [group.scope for group in groups])
     wrong: list[int] = []
     total = np.zeros(layout.entries)
-    kind = np.uint8 if max(cardinalities) <= 256 else np.int32
-    in_bytes = kind is np.uint8 and kernel.transposable(X)
+    most = max(cardinalities)
+    read = kernel.reader(X, most)
     row_ns = 0.25 * V + 0.6 * len(groups)
 
-    def workspace() -> tuple[NDArray[Any], NDArray[Any]]:
-        return np.zeros((V, kernel.ROWS), kind), np.empty(kernel.ROWS, np.int32)
+    def workspace() -> tuple[NDArray[Any], ...]:
+        return *kernel.tile_of(V, most), np.empty(kernel.ROWS, np.int32)
 
     if weights is None:
         lock = Lock()
@@ -103,7 +103,7 @@ def family_counts(
             def body(start: int, stop: int) -> None:
                 for begin in range(start, stop, _MOST_ROWS):
                     end = min(stop, begin + _MOST_ROWS)
-                    row = kernel.count(X, *layout.arguments, begin, end, in_bytes, *work, counts)
+                    row = kernel.count(X, *layout.arguments, begin, end, *read, *work, counts)
                     if row >= 0:
                         wrong.append(row)
                         return
@@ -125,7 +125,7 @@ def family_counts(
             def body(first: int, last: int) -> None:
                 for number in range(first, last):
                     start, stop = cuts[number]
-                    row = kernel.weigh(X, weights, *layout.arguments, start, stop, in_bytes, *work, sums[number])
+                    row = kernel.weigh(X, weights, *layout.arguments, start, stop, *read, *work, sums[number])
                     if row >= 0:
                         wrong.append(row)
                         return

@@ -89,18 +89,18 @@ class NetworkRows:
         V = len(self._cardinality)
         if X.ndim != 2 or X.shape[1] != V or X.dtype.kind not in "iu":
             raise ValueError(f"X must be integers of shape (n, {V}), got {X.dtype} {X.shape}")
-        kind = np.uint8 if self._cardinality.max(initial=0) <= 256 else np.int32
-        in_bytes = kind is np.uint8 and kernel.transposable(X)
+        most = int(self._cardinality.max(initial=0))
+        read = kernel.reader(X, most)
         layout, logs = self._logs
         out = np.empty(len(X))
         wrong: list[int] = []
 
         def make_body() -> Body:
-            tile, place = np.zeros((V, kernel.ROWS), kind), np.empty(kernel.ROWS, np.int32)
+            work = *kernel.tile_of(V, most), np.empty(kernel.ROWS, np.int32)
 
             def body(start: int, stop: int) -> None:
                 row = kernel.log_prob(
-                    X, *layout.arguments, logs, in_bytes, tile, place, start, stop, out
+                    X, *layout.arguments, logs, *read, *work, start, stop, out
                 )  # fmt: skip
                 if row >= 0:
                     wrong.append(row)

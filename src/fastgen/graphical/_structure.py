@@ -91,15 +91,20 @@ class _Data:
         self.weighted = given is not None
         self.weights = np.empty(0) if given is None else np.ascontiguousarray(given)
         self.columns = np.empty((V, n), np.min_scalar_type(max(sizes) - 1))
-        in_bytes = self.columns.dtype == np.uint8 and kernel.transposable(X)
+        read = kernel.reader(X, max(sizes))
         wrong: list[int] = []
 
-        def load(start: int, stop: int) -> None:
-            row = kernel.load_all(X, self.cardinality, start, stop, in_bytes, self.columns)
-            if row >= 0:
-                wrong.append(row)
+        def make_body() -> Body:
+            narrow = np.empty(kernel.ROWS * V, np.uint8)
 
-        run_chunks(lambda: load, n, kernel.ROWS, 0.5 * n * V)
+            def body(start: int, stop: int) -> None:
+                row = kernel.load_all(X, self.cardinality, start, stop, *read, narrow, self.columns)
+                if row >= 0:
+                    wrong.append(row)
+
+            return body
+
+        run_chunks(make_body, n, kernel.ROWS, 0.5 * n * V)
         if wrong:
             row = min(wrong)
             i = int(np.flatnonzero((X[row] < 0) | (X[row] >= self.cardinality))[0])

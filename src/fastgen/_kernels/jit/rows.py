@@ -9,12 +9,13 @@ what it calls.
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 ir: Any = import_module("llvmlite.ir")
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -23,9 +24,31 @@ ROWS = 256
 FEW_ROWS = 64  # so few that the cache lines of X are still there for the next column
 
 
-def transposable(X: Any) -> bool:
-    """Whether `load` may read eight codes at once: bytes, one beside the other."""
-    return bool(X.dtype == np.uint8 and X.shape[1] >= 8 and X.strides[1] == 1 and sys.byteorder == "little")
+ONE_BY_ONE, IN_BYTES, NARROWED = range(3)
+
+
+class Reader(NamedTuple):
+    """How `load` reads codes."""
+
+    flat: NDArray[Any]
+    """All codes one after the other, or nothing."""
+    way: int
+    """ONE_BY_ONE; or, if states fit into bytes, eight at once: IN_BYTES, or NARROWED to bytes before."""
+
+
+def reader(X: NDArray[Any], most: int) -> Reader:
+    """The quickest way to read rows of codes, of `most` states at most."""
+    if most <= 256 and X.shape[1] >= 8 and sys.byteorder == "little":
+        if X.strides[1] == 1 and (X.dtype == np.uint8 or (X.dtype == np.int8 and most <= 128)):
+            return Reader(np.empty(0, X.dtype), IN_BYTES)  # -1 is 255, and no state either
+        if X.flags.c_contiguous:
+            return Reader(X.reshape(-1), NARROWED)
+    return Reader(np.empty(0, X.dtype), ONE_BY_ONE)
+
+
+def tile_of(V: int, most: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Work space for `load`: ROWS rows as columns, and as bytes."""
+    return np.zeros((V, ROWS), np.uint8 if most <= 256 else np.int32), np.empty(ROWS * V, np.uint8)
 
 
 def _read(typing_context: Any, address: Any) -> Any:
@@ -87,22 +110,31 @@ def _transpose(source, step, target, width):  # type: ignore[no-untyped-def]
 
 
 @jit
-def load(X, cardinality, top, rows, in_bytes, tile, at):  # type: ignore[no-untyped-def]
+def load(X, cardinality, top, rows, flat, way, tile, narrow, at):  # type: ignore[no-untyped-def]
     """tile[i, at + r] <- X[top + r, i] for r < rows. Returns the first row with a code that is no state, or -1.
 
-    in_bytes: X is `transposable`, and the tile, of bytes, has contiguous rows.
+    flat, way: see `Reader`; narrow: see `tile_of`. The tile has contiguous rows, of bytes if the way is not ONE_BY_ONE.
     """
     V = len(cardinality)
     done = 0
-    if in_bytes:
+    if way != ONE_BY_ONE:
         done = rows // 8 * 8
-        step, width = X.strides[0], tile.strides[0]
+        source, step = X.ctypes.data + top * X.strides[0], X.strides[0]
+        if way == NARROWED:
+            before, bits = np.uint64(top * V), np.int64(0)
+            for k in range(done * V):
+                code = flat[before + np.uint64(k)]
+                bits |= np.int64(code)
+                narrow[np.uint64(k)] = code
+            if bits < 0 or bits > 255:
+                return _first_wrong(X, cardinality, top, rows)
+            source, step = narrow.ctypes.data, V
+        width = tile.strides[0]
         for begin in range(0, V, 8):
             i = min(begin, V - 8)  # the last eight columns may overlap those before
-            source = X.ctypes.data + top * step + i
             target = tile.ctypes.data + i * width + at
             for r in range(0, done, 8):
-                _transpose(source + r * step, step, target + r, width)
+                _transpose(source + i + r * step, step, target + r, width)
     some = FEW_ROWS if X.strides[0] >= X.strides[1] else rows
     for begin in range(done, rows, some):
         end = min(begin + some, rows)
@@ -110,26 +142,26 @@ def load(X, cardinality, top, rows, in_bytes, tile, at):  # type: ignore[no-unty
             mine = tile[i]
             least = largest = X[top + begin, i]
             for r in range(begin, end):
-                code = X[top + r, i]
+                code = X[np.uint64(top + r), i]
                 least, largest = min(least, code), max(largest, code)
-                mine[at + r] = code
+                mine[np.uint64(at + r)] = code
             if least < 0 or largest >= cardinality[i]:
                 return _first_wrong(X, cardinality, top, rows)
     for i in range(V if done else 0):
         mine = tile[i]
         largest = mine[at]
         for r in range(1, done):
-            largest = max(largest, mine[at + r])
+            largest = max(largest, mine[np.uint64(at + r)])
         if largest >= cardinality[i]:
             return _first_wrong(X, cardinality, top, rows)
     return -1
 
 
 @jit
-def load_all(X, cardinality, start, stop, in_bytes, columns):  # type: ignore[no-untyped-def]
+def load_all(X, cardinality, start, stop, flat, way, narrow, columns):  # type: ignore[no-untyped-def]
     """columns[i, r] <- X[r, i] for start <= r < stop; else as `load`."""
     for top in range(start, stop, ROWS):
-        wrong = load(X, cardinality, top, min(ROWS, stop - top), in_bytes, columns, top)
+        wrong = load(X, cardinality, top, min(ROWS, stop - top), flat, way, columns, narrow, top)
         if wrong >= 0:
             return wrong
     return -1
@@ -157,8 +189,8 @@ def places(g, first, member, stride, offset, tile, place):  # type: ignore[no-un
 
 
 @jit
-def count(X, first, member, stride, cardinality, offset, start, stop, in_bytes, tile, place, counts):  # type: ignore[no-untyped-def]
-    """counts (copies, entries) += rows start to stop. tile: (V, ROWS), see `load`; place: (ROWS,) int32.
+def count(X, first, member, stride, cardinality, offset, start, stop, flat, way, tile, narrow, place, counts):  # type: ignore[no-untyped-def]
+    """counts (copies, entries) += rows start to stop. tile, narrow: see `tile_of`; place: (ROWS,) int32.
 
     Neighbouring rows are counted in different copies: they often are alike, and an increment must wait for the one
     before it in the same place. Returns the first row with a code that is no state, or -1.
@@ -166,7 +198,7 @@ def count(X, first, member, stride, cardinality, offset, start, stop, in_bytes, 
     copies = np.uint32(len(counts))
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        wrong = load(X, cardinality, top, rows, flat, way, tile, narrow, 0)
         if wrong >= 0:
             return wrong
         for g in range(len(offset)):
@@ -189,11 +221,11 @@ def count(X, first, member, stride, cardinality, offset, start, stop, in_bytes, 
 
 
 @jit
-def weigh(X, weights, first, member, stride, cardinality, offset, start, stop, in_bytes, tile, place, sums):  # type: ignore[no-untyped-def]
+def weigh(X, weights, first, member, stride, cardinality, offset, start, stop, flat, way, tile, narrow, place, sums):  # type: ignore[no-untyped-def]
     """sums (entries,) += weights of the rows start to stop; else as `count`."""
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        wrong = load(X, cardinality, top, rows, flat, way, tile, narrow, 0)
         if wrong >= 0:
             return wrong
         for g in range(len(offset)):
@@ -204,14 +236,14 @@ def weigh(X, weights, first, member, stride, cardinality, offset, start, stop, i
 
 
 @jit
-def log_prob(X, first, member, stride, cardinality, offset, table, in_bytes, tile, place, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[start:stop] <- log p(x) of these rows, the sum of a number from each table. tile: (V, ROWS), see `load`.
+def log_prob(X, first, member, stride, cardinality, offset, table, flat, way, tile, narrow, place, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[start:stop] <- log p(x) of these rows, the sum of a number from each table. tile, narrow: see `tile_of`.
 
     place: (ROWS,) int32. Returns the first row with a code that is no state, or -1.
     """
     for top in range(start, stop, ROWS):
         rows = min(ROWS, stop - top)
-        wrong = load(X, cardinality, top, rows, in_bytes, tile, 0)
+        wrong = load(X, cardinality, top, rows, flat, way, tile, narrow, 0)
         if wrong >= 0:
             return wrong
         total = out[top : top + rows]
