@@ -4,6 +4,7 @@ import gzip
 import os
 import tempfile
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,16 @@ def network(name: str) -> Any:
 
 @cache
 def agrum_network(name: str) -> Any:
-    """The same for pyAgrum."""
+    """The same for pyAgrum, which cannot read the states of child: they get numbers."""
     gum = load("pyagrum")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.bif"
-        file.write_bytes(gzip.decompress(path(name).read_bytes()))
+        if name == "child":
+            given = network(name)
+            states = tuple(tuple(f"s{i}" for i in range(len(labels))) for labels in given.states)
+            formats.write_bif(replace(given, states=states), file)
+        else:
+            file.write_bytes(gzip.decompress(path(name).read_bytes()))
         return gum.loadBN(str(file))
 
 

@@ -486,7 +486,7 @@ def test_the_tree_sums_each_variable_once(graph, seed):
 @pytest.mark.parametrize("rule", [0, 1, 2])
 def test_each_step_takes_the_cheapest_vertex(rule, rng):
     """What the rules count is kept up to date: against counting again at each step."""
-    from fastgen._kernels.jit.junction_tree import greedy_order
+    from fastgen._kernels.jit.compilation import greedy_order
 
     for n, share in ((1, 0.5), (9, 0.0), (12, 0.3), (40, 0.1), (70, 0.06), (130, 0.02)):
         pairs = [(a, b) for a, b in itertools.combinations(range(n), 2) if rng.random() < share]
@@ -515,6 +515,13 @@ def test_each_step_takes_the_cheapest_vertex(rule, rng):
             for a in around.pop(v):
                 around[a].discard(v)
         assert total == pytest.approx(states, rel=1e-12)
+
+
+def test_large_costs_are_exact():
+    """A clique of 70 binary variables: floats would round."""
+    pairs = itertools.combinations(range(70), 2)
+    engine = Engine(FactorGraph.of([2] * 70, [(pair, np.ones((2, 2))) for pair in pairs]))
+    assert (engine.cost.width, engine.cost.states) == (69, 2**70)
 
 
 def test_targets_in_any_order(rng):
@@ -744,8 +751,16 @@ def test_linkage_problems_are_refused_at_once(data, number):
 
 @pytest.mark.parametrize("number", [11, 13, 15, 17, 23, 25])
 def test_linkage_problems_that_cannot_be_done(data, number):
+    """The best orders known to us need 2.5e9 (13) to 3e11 bytes: above the default of 2^31."""
     graph, row = read_problem(data, f"linkage_{number}")
-    assert Engine(graph).forecast(np.flatnonzero(row >= 0)).bytes > 4e9
+    engine = Engine(graph)
+    cost = engine.forecast(np.flatnonzero(row >= 0))
+    assert cost.bytes > 2**31
+    with pytest.raises(
+        EngineLimitError, match=r"cliques have up to \d+ variables.* loopy belief propagation"
+    ) as caught:
+        engine.marginals(row)
+    assert caught.value.cost == cost
 
 
 def test_a_linkage_problem_that_can_be_done(data):

@@ -24,8 +24,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from itertools import accumulate
-from math import frexp, log, prod
+from math import log, prod
 from threading import RLock
 from typing import Any
 
@@ -35,11 +34,12 @@ from numpy.typing import ArrayLike, NDArray
 from fastgen._parallel import get_num_threads, run_chunks, segments
 from fastgen._validation import Array, as_floats, as_generator, as_weights
 from fastgen.graphical._factors import FactorGraph
-from fastgen.graphical._triangulation import Contraction, Cost, Elimination, contract, eliminate
+from fastgen.graphical._triangulation import Contraction, Cost, Elimination, Scopes, elimination
 
 __all__ = ["Cost", "Engine", "EngineLimitError", "Plan"]
 
 Codes = NDArray[np.int32]
+Integers = NDArray[np.int64]
 
 _LANES_BYTES = 1 << 28  # the most memory, for each thread, to work on several rows at once
 _CACHE_BYTES = 4 << 20
@@ -47,8 +47,8 @@ _LANES_FROM = 4, 10  # so many rows are better done at once: in the cache, and e
 _GENERIC_OPERATIONS = 1 << 22  # above this and so many for each variable, a plan for each pattern is worth making
 _GENERIC_PER_VARIABLE = 300_000
 _NS_PER_OPERATION = 0.8
-_INNER = 4096  # entries of an inner table of offsets
 _KEPT_PLANS = 32
+_KEPT_ORDERS = 64
 _KEPT_BYTES = 1 << 28  # an arena of this size is used again
 _DRAWS = 64  # samples for each time that the tables are made, at least
 _RANDOM_NUMBERS = 1 << 22  # at a time
@@ -73,135 +73,12 @@ class EngineLimitError(ValueError):
         return type(self), (str(self), self.cost)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a table lies: its first cell, among the constants or in the arena, and its step along each variable."""
-
-    base: int
-    static: bool
-    steps: dict[int, int]
-
-
 def _kernels() -> Any:
     return import_module("fastgen._kernels.jit.junction_tree")
 
 
-class _Assembler:
-    """Writes contractions as records, and their tables of offsets as one array."""
-
-    def __init__(self, cardinalities: Sequence[int], lanes: bool, maximum: bool = False) -> None:
-        self.cardinalities = cardinalities
-        self.lanes = lanes
-        self.maximum = maximum
-        self.axes: list[tuple[int, int, int]] = []
-        self.bounds: list[tuple[int, int, int]] = []
-        self.next = 0
-        self.kernels = _kernels()
-
-    def group(self, axes: Sequence[tuple[int, int, int]]) -> int:
-        """Reserve a table of offsets over these axes (size, step in X, step in Y); return its number of entries."""
-        first = len(self.axes)
-        self.axes += axes
-        self.bounds.append((first, first + len(axes), self.next))
-        entries = _entries(axes)
-        self.next += 2 * entries
-        return entries
-
-    def start_with(self, other: "_Assembler") -> None:
-        """Put the tables of another one first."""
-        self.axes, self.bounds, self.next = list(other.axes), list(other.bounds), other.next
-
-    def index(self) -> NDArray[np.int32]:
-        """Return all tables."""
-        if self.next > 2**31 - 1:
-            raise OverflowError("the tables of offsets have more than 2^31 entries")
-        index = np.empty(self.next, np.int32)
-        axes = np.array(self.axes, np.int64).reshape(-1, 3)
-        _kernels().fill_offsets(axes, np.array(self.bounds, np.int64).reshape(-1, 3), index)
-        return index
-
-    def _axes(self, variables: Iterable[int], x: _Place, y: _Place) -> list[tuple[int, int, int]]:
-        """Axes (size, step in X, step in Y); those that lie behind one another in both tables are made one."""
-        merged: list[tuple[int, int, int]] = []
-        x_steps, y_steps = x.steps, y.steps
-        for variable in variables:
-            size = self.cardinalities[variable]
-            if size > 1:
-                a, b = x_steps.get(variable, 0), y_steps.get(variable, 0)
-                if merged and merged[-1][1] == a * size and merged[-1][2] == b * size:
-                    size *= merged.pop()[0]
-                merged.append((size, a, b))
-        return merged
-
-    def contraction(self, x: _Place, y: _Place, z: _Place, z_scope: Sequence[int], summed: Sequence[int]) -> list[int]:
-        """Return the record of ``Z[z] = sum over the summed variables of X * Y``.
-
-        Terms are added up in the same order in both forms: what is run along in one row decides.
-        """
-        kernels = self.kernels
-        start = self.next
-        z_axes = self._axes(z_scope, x, y)
-        k_axes = self._axes(summed, x, y)
-        n_z = _entries(z_axes)
-        z_run = k_run = (1, 0, 0)
-        if z_axes and z_axes[-1][1:] in ((0, 1), (1, 0), (1, 1)):
-            z_run = z_axes[-1]
-        for axis in k_axes:
-            if axis[1] <= 1 and axis[2] <= 1 and axis > k_run:
-                k_run = axis
-        mode, run = kernels.CELLS, (1, 0, 0)
-        if self.maximum and z_run[0] > 1:
-            mode, run = kernels.Z_RUNS, z_run
-        elif not self.maximum and max(z_run[0], k_run[0]) > 1:
-            if z_run[0] >= min(8, k_run[0]):
-                mode, run = (kernels.Z_TILES if z_run[0] <= 16 else kernels.Z_RUNS), z_run
-            else:
-                mode, run = kernels.K_RUNS, k_run
-        if mode == kernels.K_RUNS:
-            k_axes.remove(k_run)
-        elif mode != kernels.CELLS and not self.lanes:
-            z_axes = z_axes[:-1]
-        # what is the same for all rows comes first, and what is no vector
-        if y.static if self.lanes else run[2] < run[1]:
-            x, y, run = y, x, (run[0], run[2], run[1])
-            z_axes, k_axes = ([(size, b, a) for size, a, b in axes] for axes in (z_axes, k_axes))
-        head = x.base, x.static, y.base, y.static, z.base, n_z, start
-        if self.lanes:
-            mode = kernels.K_LANES if mode == kernels.K_RUNS else kernels.IN_LANES
-            self.group(z_axes)
-            return [mode, *head, run[1], run[2], run[0], 1, self.group(k_axes), 0]
-        n_hi, n_kh, n_lo, n_kl = 1, 1, _entries(z_axes), _entries(k_axes)
-        if n_lo <= _INNER and n_kl <= _INNER:  # nearly always: all four tables at once
-            first = len(self.axes)
-            self.axes += z_axes
-            middle, after = len(self.axes), start + 2 + 2 * n_lo
-            self.axes += k_axes
-            last = len(self.axes)
-            self.bounds += (
-                (first, first, start), (first, middle, start + 2), (middle, middle, after), (middle, last, after + 2)
-            )  # fmt: skip
-            self.next = after + 2 + 2 * n_kl
-        else:
-            n_hi, n_lo = map(self.group, _halves(z_axes))
-            n_kh, n_kl = map(self.group, _halves(k_axes))
-        return [mode, *head, n_hi, n_lo, run[0], n_kh, n_kl, run[1] + run[2]]
-
-
-def _entries(axes: Sequence[tuple[int, int, int]]) -> int:
-    entries = 1
-    for axis in axes:
-        entries *= axis[0]
-    return entries
-
-
-def _halves(axes: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
-    """Outer and inner axes: the inner ones have few entries."""
-    cut = len(axes)
-    entries = 1
-    while cut and entries * axes[cut - 1][0] <= _INNER:
-        cut -= 1
-        entries *= axes[cut][0]
-    return axes[:cut], axes[cut:]
+def _compiling() -> Any:
+    return import_module("fastgen._kernels.jit.compilation")
 
 
 def _steps(scope: Sequence[int], cardinalities: Sequence[int]) -> dict[int, int]:
@@ -233,91 +110,62 @@ class Plan:
         self.lanes_from = engine._lanes_from
         self.lanes_bytes = min(engine._lanes_bytes, engine.limit)
         self.graph = graph = engine.graph
-        cardinalities = graph.cardinalities
-        gone = set(query.sliced)
-        self._dropped, self.factor_shift = engine._prune(query)
+        self.scopes = engine._scopes
         self._like: _Program | None = None  # the program of the same plan for other tables
-        gone_too = gone | {variable for variable, _ in self._dropped}
-        without = {factor for _, factor in self._dropped}
-        self._free = [variable for variable in range(graph.n_variables) if variable not in gone_too]
-        self.factors = [number for number in range(len(graph.factors)) if number not in without]
-        leaves: list[tuple[int, ...]] = []
-        static = []
-        for number in self.factors:
-            scope = graph.factors[number].scope
-            kept = tuple(variable for variable in scope if variable not in gone)
-            leaves.append(kept)
-            static.append(len(kept) == len(scope))
-        for variable in query.indicated:
-            leaves.append((variable,))
-            static.append(False)
-        bare = set(self._free).difference(*leaves)
-        self._ones = sorted(bare)
-        for variable in self._ones:
-            leaves.append((variable,))
-            static.append(True)
-        if not leaves:
-            leaves.append(())
-            static.append(True)
-        self._elimination: Elimination = eliminate(cardinalities, leaves, self._free)
-        self.tree: Contraction = contract(cardinalities, leaves, static, self._elimination.order)
-        self.n_leaves = len(leaves)
-        self._schedule()
+        self._dropped, self.factor_shift = engine._prune(query)
+        self.gone = np.zeros(graph.n_variables, np.bool_)
+        self.gone[list(query.sliced)] = True
+        free = ~self.gone
+        free[[variable for variable, _ in self._dropped]] = False
+        self.factors = np.arange(len(graph.factors))
+        if self._dropped:
+            self.factors = np.delete(self.factors, [factor for _, factor in self._dropped])
+        self.free = np.flatnonzero(free)
+        self.indicated, self.targets = (np.array(one, np.int64) for one in (query.indicated, query.targets))
+        scopes, kernels = self.scopes, _compiling()
+        *self._leaves, static, self._ones = kernels.leaves_of(
+            scopes.pointers, scopes.members, self.factors, self.gone, self.indicated, self.free
+        )
+        self._leaves.append(static)
+        best = engine._elimination(self)
+        self._schedule(np.array(best.order, np.int64))
+        self.cost = self._cost(best)
 
     # ---- forecast: nothing of the size of a table is made --------------------------------------------------------
 
-    def _schedule(self) -> None:
-        """Decide which adjoints are needed, where the marginals come from, and what all that costs."""
-        tree = self.tree
-        cardinalities = self.graph.cardinalities
-        n = len(tree.scopes)
-        self.sizes = [prod(cardinalities[variable] for variable in scope) for scope in tree.scopes]
-        needed = [False] * n
-        # a marginal comes from the variable's indicator, or the smallest table that has it, the nearest to the root
-        source = {variable: len(self.factors) + i for i, variable in enumerate(self.query.indicated)}
-        smallest: dict[int, tuple[int, int]] = {}
-        unseen = set(self.query.targets).difference(self.query.indicated)
-        for node, scope in enumerate(tree.scopes):
-            for variable in unseen.intersection(scope):
-                smallest[variable] = min(smallest.get(variable, (self.sizes[node], -node)), (self.sizes[node], -node))
-        self.source = {}
-        gone = set(self.query.sliced)
-        for variable in self.query.targets:
-            if variable not in gone:
-                self.source[variable] = source[variable] if variable in source else -smallest[variable][1]
-                needed[self.source[variable]] = True
-        self.parent = [-1] * n
-        for node, (left, right) in enumerate(tree.children):
-            for child in (left, right):
-                if child >= 0:
-                    self.parent[child] = node
-        if self.query.counts:
-            for node in range(n):
-                parent = self.parent[node]
-                first = tree.static[node] and (parent < 0 or not tree.static[parent])
-                needed[node] |= first or (node < len(self.factors) and not tree.static[node])
-        for node in range(n):
-            if needed[node] and self.parent[node] >= 0:
-                needed[self.parent[node]] = True
-        self.needed = needed
-        operations = preparation = constants = cells = 0
-        for node in range(n):
-            children = [child for child in tree.children[node] if child >= 0]
-            if tree.static[node]:
-                preparation += tree.work[node]
-            else:
-                operations += tree.work[node]
-            operations += tree.work[node] * (needed[node] and sum(needed[child] for child in children))
-            cells += self.rounded(node) * ((not tree.static[node]) + needed[node])
-            constants += self.rounded(node) * tree.static[node]
-        for node in self.source.values():
-            operations += self.sizes[node]
-        best = self._elimination
-        self.cost = Cost(best.width, best.states, 8 * (constants + cells), operations, preparation)
-        self.largest = max(self.sizes)
+    def _schedule(self, order: Integers) -> None:
+        """Make the tree; decide which adjoints are needed and where the marginals come from."""
+        kernels = _compiling()
+        self.tree = Contraction(kernels.contract_tree(self.scopes.as_floats, *self._leaves, order))
+        self.needed, self.parent, self.source, *self._work = kernels.schedule(
+            self.tree.arrays, len(self.factors), self.indicated, self.targets, self.gone, self.query.counts
+        )
 
-    def rounded(self, node: int) -> int:
-        return -(-self.sizes[node] // 8) * 8
+    def _cost(self, best: Elimination) -> Cost:
+        operations, preparation, constants, cells = self._work
+        if not operations + preparation + 8 * (constants + cells) < 2.0**53:
+            operations, preparation, constants, cells = self._exact_work()
+        return Cost(best.width, best.states, int(8 * (constants + cells)), int(operations), int(preparation))
+
+    def _exact_work(self) -> tuple[int, int, int, int]:
+        """The same where floats would round: of plans that nobody will ever run."""
+        tree, needed, cardinalities = self.tree, self.needed.tolist(), self.graph.cardinalities
+        operations = preparation = constants = cells = 0
+        sizes = [prod(cardinalities[variable] for variable in scope) for scope in tree.scopes]
+        for node, children in enumerate(tree.children):
+            work = 0
+            if children[0] >= 0:
+                work = sizes[node] * prod(cardinalities[variable] for variable in tree.summed[node])
+            room = -(-sizes[node] // 8) * 8
+            if tree.static[node]:
+                preparation, constants = preparation + work, constants + room
+            else:
+                operations, cells = operations + work, cells + room
+            if needed[node]:
+                operations += work * sum(needed[child] for child in children if child >= 0)
+                cells += room
+        operations += sum(sizes[node] for node in self.source.tolist() if node >= 0)
+        return operations, preparation, constants, cells
 
     # ---- compilation -----------------------------------------------------------------------------------------------
 
@@ -336,151 +184,81 @@ class Plan:
         return plan
 
 
-_Arguments = tuple[_Place, _Place, _Place, Sequence[int], Sequence[int]]
-
-
 class _Program:
     """The arrays that kernels read."""
 
     def __init__(self, plan: Plan) -> None:
-        kernels = _kernels()
-        graph, tree, query = plan.graph, plan.tree, plan.query
-        cardinalities = graph.cardinalities
-        self.tree, self.plan = tree, plan
-        n = len(tree.scopes)
-        offsets = _Assembler(cardinalities, False)
-        folds = _Assembler(cardinalities, False, query.maximum)
-        sliced = set(query.sliced)
-
-        # where everything lies; among the constants, a one comes first
-        constants, cells = 8, 0
-        value: list[_Place] = []
-        load_variables: list[tuple[int, int]] = []
-        self.loads: dict[int, tuple[int, ...]] = {}
-        self.factor_at: dict[int, tuple[int, tuple[int, ...]]] = {}  # first cell, and the order of the axes
-        self.ones: list[tuple[int, int]] = []
-        for node in range(n):
-            scope, room = tree.scopes[node], plan.rounded(node)
-            steps = _steps(scope, cardinalities)
-            if node < len(plan.factors):
-                number = plan.factors[node]
-                factor = graph.factors[number]
-                if tree.static[node]:
-                    self.factor_at[number] = constants, tuple(factor.scope.index(variable) for variable in scope)
-                else:
-                    self.factor_at[number] = constants, tuple(range(len(factor.scope)))
-                    own = _steps(factor.scope, cardinalities)
-                    first = len(load_variables)
-                    load_variables += [(variable, own[variable]) for variable in factor.scope if variable in sliced]
-                    table = offsets.next
-                    offsets.group([(cardinalities[variable], own[variable], 0) for variable in scope])
-                    self.loads[node] = cells, plan.sizes[node], table, constants, first, len(load_variables)
-                    room = -(-factor.table.size // 8) * 8
-            elif node < plan.n_leaves and tree.static[node]:
-                self.ones.append((constants, plan.sizes[node]))
-            if tree.static[node]:
-                value.append(_Place(constants, True, steps))
-            else:
-                value.append(_Place(cells, False, steps))
-                cells += plan.rounded(node)
-            if tree.static[node] or node in self.loads:
-                constants += room
-        self.n_constants = constants
-        self.places = value
-        self.adjoint: dict[int, _Place] = {}
-        for node in range(n):
-            if plan.needed[node] or node == tree.root:
-                self.adjoint[node] = _Place(cells, False, value[node].steps)
-                cells += plan.rounded(node)
-
-        one = _Place(0, True, {})
-        self.forward: list[_Arguments] = []
-        self.backward: list[_Arguments] = []
-        static_ops = []
-        self.static_nodes: list[int] = []
-        for node, (left, right) in enumerate(tree.children):
-            if left < 0:
-                continue
-            other = value[right] if right >= 0 else one
-            arguments = value[left], other, value[node], tree.scopes[node], tree.summed[node]
-            if tree.static[node]:
-                static_ops.append(folds.contraction(*arguments))
-                self.static_nodes.append(node)
-            else:
-                self.forward.append(arguments)
-        for node in range(n - 1, -1, -1):
-            left, right = tree.children[node]
-            if left < 0 or not plan.needed[node]:
-                continue
-            for child, sibling in ((left, right), (right, left)):
-                if child >= 0 and plan.needed[child]:
-                    other = value[sibling] if sibling >= 0 else one
-                    place = self.adjoint[child]
-                    lost = _lost(tree, node, child)
-                    self.backward.append((self.adjoint[node], other, place, tree.scopes[child], lost))
-        outputs = []
-        column = 0
-        for variable in query.targets:
-            size = cardinalities[variable]
-            if variable in sliced:
-                outputs.append((-1, size, column, variable))
-            else:
-                node = plan.source[variable]
-                place = _Place(cells, False, {variable: 1})
-                cells += -(-size // 8) * 8
-                rest = tuple(other for other in tree.scopes[node] if other != variable)
-                self.backward.append((value[node], self.adjoint[node], place, (variable,), rest))
-                outputs.append((place.base, size, column, variable))
-            column += size
-        self.cells = cells
-        starts = [0, *accumulate(cardinalities)]
-        lambdas = [
-            (variable, value[len(plan.factors) + i].base, cardinalities[variable], starts[variable])
-            for i, variable in enumerate(query.indicated)
-        ]
-        self.fold_index = folds.index()
-        self.fold_records = _records(static_ops, kernels.OP_COLUMNS)
-        root = value[tree.root]
-        self.offsets = offsets
-        self.tables = (
-            _records(lambdas, 4),
-            _records(list(self.loads.values()), 6),
-            _records(load_variables, 2),
-            _records(outputs, 4),
+        self.plan, self.tree = plan, plan.tree
+        scopes, tree = plan.scopes, plan.tree.arrays
+        (
+            self.base,
+            self.adjoint,
+            self.factor_start,
+            (self._fixed, self._up, self._down),
+            (*self.tables, self._root),
+            self.loading,
+            self._offsets,
+            self.n_constants,
+            self.cells,
+        ) = _compiling().lay_out(
+            tree,
+            plan.needed,
+            plan.source,
+            scopes.sizes,
+            scopes.pointers,
+            scopes.members,
+            plan.factors,
+            plan.gone,
+            plan.indicated,
+            plan.targets,
         )
-        self._root = _records([(root.base, root.static, self.adjoint[tree.root].base)], 3)[0]
         self._idle: list[Array] = []
-        self._fill(graph)
+        self.fold_records, self.fold_index = self._assemble(self._fixed, False, self.plan.query.maximum)
+        self._fill(plan.graph)
+
+    def _assemble(self, calls: Integers, lanes: bool, maximum: bool, known: Any = None) -> tuple[Any, Any]:
+        """Records of contractions, and their tables of offsets."""
+        known = _NO_OFFSETS if known is None else known
+        return _compiling().assemble(  # type: ignore[no-any-return]
+            calls, self.tree.arrays, self.plan.scopes.sizes, lanes, maximum, known
+        )
 
     def _fill(self, graph: FactorGraph) -> None:
         """Write the constants, and do what does not depend on the evidence."""
+        plan, scopes, tree = self.plan, self.plan.scopes, self.tree.arrays
         constants = np.zeros(self.n_constants)
         constants[0] = 1.0
-        shift = self.plan.factor_shift
-        for start, size in self.ones:
-            constants[start : start + size] = 1.0
-        for number, (start, axes) in self.factor_at.items():
-            table = graph.factors[number].table
-            _, exponent = frexp(float(table.max(initial=0.0)))
-            shift += exponent * _LN2
-            place = constants[start : start + table.size].reshape([table.shape[axis] for axis in axes])
-            np.ldexp(table.transpose(axes) if axes else table, -exponent, out=place)
-        self.fold_shift: dict[int, int] = {}
-        for node, record in zip(self.static_nodes, self.fold_records, strict=True):
-            self.fold_shift[node] = _kernels().fold(record, self.fold_index, constants, self.plan.query.maximum)
-            shift += self.fold_shift[node] * _LN2
-        self.shift = shift
+        n_given = len(plan.factors) + len(plan.indicated)
+        for leaf in range(n_given, len(plan._leaves[2])):
+            constants[self.base[leaf] : self.base[leaf] + int(tree[8][leaf])] = 1.0
+        tables = [factor.table.ravel() for factor in graph.factors]
+        pointers = np.zeros(len(tables) + 1, np.int64)
+        np.cumsum([len(table) for table in tables], out=pointers[1:])
+        taken = _compiling().fill_constants(
+            np.concatenate(tables) if tables else _NOTHING,
+            pointers,
+            scopes.pointers,
+            scopes.members,
+            plan.factors,
+            tree,
+            scopes.sizes,
+            self.factor_start,
+            constants,
+        )
+        self.fold_shifts = np.zeros(len(self.fold_records), np.int64)
+        if len(self.fold_records):
+            taken += _kernels().fold(
+                self.fold_records, self.fold_index, constants, plan.query.maximum, self.fold_shifts
+            )
+        self.shift = plan.factor_shift + taken * _LN2
         self.constants = constants
 
     def _form(self, lanes: bool) -> tuple[Any, Any, Any]:
         """The contractions up and down, and the tables of offsets."""
-        assembler = _Assembler(self.plan.graph.cardinalities, lanes, self.plan.query.maximum)
-        assembler.start_with(self.offsets)
-        forward, backward = (
-            _records([assembler.contraction(*arguments) for arguments in calls], _kernels().OP_COLUMNS)
-            for calls in (self.forward, self.backward)
+        records, index = self._assemble(
+            np.concatenate([self._up, self._down]), lanes, self.plan.query.maximum, self._offsets
         )
-        return forward, backward, assembler.index()
+        return records[: len(self._up)], records[len(self._up) :], index
 
     @cached_property
     def in_runs(self) -> tuple[Any, Any, Any]:
@@ -516,82 +294,45 @@ class _Program:
     @cached_property
     def steps(self) -> tuple[Any, Any, Any]:
         """How states are found from the root down: records, scopes with steps, tables of offsets."""
-        tree, places, cardinalities = self.tree, self.places, self.plan.graph.cardinalities
-        assembler = _Assembler(cardinalities, True)
-        one = _Place(0, True, {})
-        records: list[tuple[int, ...]] = []
-        scopes: list[tuple[int, int, int]] = []
-
-        def span(entries: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
-            first = len(scopes)
-            scopes.extend(entries)
-            return first, len(scopes)
-
-        for node in range(len(tree.scopes) - 1, -1, -1):
-            left, right = tree.children[node]
-            summed = tree.summed[node]
-            if left < 0 or not summed:
-                continue
-            x, y = places[left], places[right] if right >= 0 else one
-            table = assembler.next
-            n_k = assembler.group(assembler._axes(summed, x, y))
-            known = set(tree.scopes[node])
-            x_span = span((variable, step, 0) for variable, step in x.steps.items() if variable in known)
-            y_span = span((variable, step, 0) for variable, step in y.steps.items() if variable in known)
-            own = _steps(summed, cardinalities)
-            k_span = span((variable, own[variable], cardinalities[variable]) for variable in summed)
-            records.append((x.base, x.static, *x_span, y.base, y.static, *y_span, table, n_k, *k_span))
-        return _records(records, 12), _records(scopes, 3), assembler.index()
+        return _compiling().descent(self.tree.arrays, self.base, self.plan.scopes.sizes)  # type: ignore[no-any-return]
 
     @cached_property
     def count_leaves(self) -> Any:
         """Where adjoints are added up: the largest tables that are the same for all rows, and slices."""
-        tree, plan = self.tree, self.plan
+        plan, static = self.plan, self.tree.static
+        loads = dict(zip(self.loading.tolist(), self.tables[1].tolist(), strict=True))
+        entries, parent = self.tree.arrays[8], plan.parent
         records = []
-        for node in range(len(tree.scopes)):
-            if not plan.needed[node]:
-                continue
-            size = plan.sizes[node]
-            if node in self.loads:
-                _, _, table, start, first, last = self.loads[node]
-                records.append((self.adjoint[node].base, size, table, start, first, last))
-            elif tree.static[node] and (plan.parent[node] < 0 or not tree.static[plan.parent[node]]):
-                records.append((self.adjoint[node].base, size, -1, self.places[node].base, 0, 0))
+        for node in np.flatnonzero(plan.needed).tolist():
+            size = int(entries[node])
+            if node in loads:
+                _, _, table, start, first, last = loads[node]
+                records.append((self.adjoint[node], size, table, start, first, last))
+            elif static[node] and (parent[node] < 0 or not static[parent[node]]):
+                records.append((self.adjoint[node], size, -1, self.base[node], 0, 0))
         return _records(records, 6)
 
     @cached_property
-    def _unfolding(self) -> tuple[list[int], Any, Any]:
-        """The adjoints of what was done once: products, contractions, tables of offsets."""
-        tree = self.tree
-        assembler = _Assembler(self.plan.graph.cardinalities, False)
-        one = _Place(0, True, {})
-        nodes, records = [], []
-        for node in range(len(tree.scopes) - 1, -1, -1):
-            left, right = tree.children[node]
-            if left < 0 or not tree.static[node]:
-                continue
-            for child, sibling in ((left, right), (right, left)):
-                if child >= 0:
-                    # derivatives and constants are in different arrays: the kernel tells them by the flags
-                    place = _Place(self.places[node].base, False, self.places[node].steps)
-                    other = self.places[sibling] if sibling >= 0 else one
-                    lost = _lost(tree, node, child)
-                    records.append(assembler.contraction(place, other, self.places[child], tree.scopes[child], lost))
-                    nodes.append(node)
-        return nodes, _records(records, _kernels().OP_COLUMNS), assembler.index()
+    def _unfolding(self) -> tuple[Any, Any, Any]:
+        """The adjoints of what was done once: which of them, contractions, tables of offsets."""
+        calls = _compiling().unfolding(self.tree.arrays, self.base)
+        number = np.zeros(len(self.tree), np.int64)
+        number[self._fixed[:, 1]] = np.arange(len(self._fixed))
+        return number[calls[:, 1]], *self._assemble(calls, False, False)
 
     def spread(self, counts: Array) -> list[Array]:
         """Turn derivatives by the constants into posterior tables of the factors, in their own order of axes."""
-        nodes, records, index = self._unfolding
-        if len(nodes):
-            shifts = np.array([self.fold_shift[node] for node in nodes], np.int64)
-            _kernels().unfold(records, shifts, index, self.constants, counts)
+        which, records, index = self._unfolding
+        if len(which):
+            _kernels().unfold(records, self.fold_shifts[which], index, self.constants, counts)
         tables = []
         for number, factor in enumerate(self.plan.graph.factors):
-            start, axes = self.factor_at[number]
-            table = self.constants[start : start + factor.table.size] * counts[start : start + factor.table.size]
-            table = table.reshape([factor.table.shape[axis] for axis in axes])
-            tables.append(np.array(table.transpose(np.argsort(axes)) if axes else table, order="C"))
+            start, size = self.factor_start[number], factor.table.size
+            table = self.constants[start : start + size] * counts[start : start + size]
+            if self.tree.static[number]:
+                axes = [factor.scope.index(variable) for variable in self.tree.scopes[number]]
+                table = table.reshape([factor.table.shape[axis] for axis in axes]).transpose(np.argsort(axes))
+            tables.append(np.array(table.reshape(factor.table.shape), order="C"))
         return tables
 
     def workspace(self, lanes: int) -> Array:
@@ -692,7 +433,7 @@ class _Program:
     @property
     def row_ns(self) -> float:
         """About how long a row takes by itself."""
-        return self.plan.cost.operations * _NS_PER_OPERATION + 40 * len(self.tree.scopes)
+        return self.plan.cost.operations * _NS_PER_OPERATION + 40 * len(self.tree)
 
 
 def _lane_state(lanes: int) -> tuple[NDArray[np.int64], Array]:
@@ -700,6 +441,7 @@ def _lane_state(lanes: int) -> tuple[NDArray[np.int64], Array]:
 
 
 _NOTHING = np.empty(0)
+_NO_OFFSETS = np.empty((0, 3), np.int64), np.empty((0, 3), np.int64), 0
 _FIRST = np.zeros(1, np.int64)
 _NO_LEAVES = np.empty((0, 6), np.int64)
 _NO_WALK = (
@@ -715,14 +457,10 @@ def _records(rows: Sequence[Sequence[int]], columns: int) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(-1, columns)
 
 
-def _lost(tree: Contraction, node: int, child: int) -> tuple[int, ...]:
-    """The variables of a product that one of its factors does not have, in the order of the axes."""
-    have = set(tree.scopes[child])
-    return tuple(variable for variable in (*tree.scopes[node], *tree.summed[node]) if variable not in have)
-
-
-def _rebuild(graph: FactorGraph, limit: int, operation_limit: int, compiled: Iterable[tuple[int, ...]]) -> "Engine":
-    engine = Engine(graph, limit=limit, operation_limit=operation_limit)
+def _rebuild(
+    graph: FactorGraph, limit: int, operation_limit: int, rounds: int | None, compiled: Iterable[tuple[int, ...]]
+) -> "Engine":
+    engine = Engine(graph, limit=limit, operation_limit=operation_limit, rounds=rounds)
     engine._pinned.update(compiled)
     return engine
 
@@ -730,8 +468,8 @@ def _rebuild(graph: FactorGraph, limit: int, operation_limit: int, compiled: Ite
 class Engine:
     """Exact inference, for any evidence, in a product of factors over discrete variables.
 
-    Evidence is an array (n, V) of codes, or (V,) for one row: the state of each variable, -1 where it is missing; None
-    is one row where all are. It need not be possible: log P(evidence) is -inf then, and marginals are NaN.
+    Evidence is an array (n, V) of codes, or (V,) for one row: the state of each variable, -1 or masked where it is
+    missing; None is one row where all are. It need not be possible: log P(evidence) is -inf then, marginals are NaN.
 
     Results are the same, bit for bit, for any number of threads, and for a row alone or among others; those of
     `expected_counts` (a sum over rows) and `sample` for the same rows and the same generator.
@@ -743,6 +481,9 @@ class Engine:
         The most memory, in bytes, that a plan may need; each further thread needs up to as much again.
     operation_limit : int
         The most multiplications that a plan may need for its preparation and one row.
+    rounds : int, optional
+        How many times each rule looks for an order of elimination. By default as often as the size of the tables is
+        worth, up to 24; but what is 100 times above a limit after one round, or 8 times after four, is given up.
 
     Raises
     ------
@@ -755,10 +496,15 @@ class Engine:
     Markov random field that is P(evidence) times the partition function.
     """
 
-    def __init__(self, graph: FactorGraph, *, limit: int = 1 << 31, operation_limit: int = 1 << 36) -> None:
+    def __init__(
+        self, graph: FactorGraph, *, limit: int = 1 << 31, operation_limit: int = 1 << 36, rounds: int | None = None
+    ) -> None:
+        if rounds is not None and rounds < 1:
+            raise ValueError(f"rounds must be at least 1, or None, got {rounds}")
         self.graph = graph
         self.limit = limit
         self.operation_limit = operation_limit
+        self.rounds = rounds
         self._lanes_bytes = _LANES_BYTES
         self._lanes_from: int | None = None
         self._generic_operations = max(_GENERIC_OPERATIONS, _GENERIC_PER_VARIABLE * graph.n_variables)
@@ -766,9 +512,10 @@ class Engine:
         self._pinned: set[tuple[int, ...]] = set()
         self._lock = RLock()
         self._constant_sums: dict[tuple[int, int], float | None] = {}
+        self._orders: OrderedDict[tuple[Any, ...], Elimination] = OrderedDict()
 
     def __reduce__(self) -> Any:
-        return _rebuild, (self.graph, self.limit, self.operation_limit, tuple(sorted(self._pinned)))
+        return _rebuild, (self.graph, self.limit, self.operation_limit, self.rounds, tuple(sorted(self._pinned)))
 
     def with_tables(self, graph: FactorGraph) -> "Engine":
         """Return an engine for the same factors with other tables: what was compiled is not compiled again.
@@ -786,7 +533,7 @@ class Engine:
         same = mine.cardinalities == graph.cardinalities and len(mine.factors) == len(graph.factors)
         if not same or any(a.scope != b.scope for a, b in zip(mine.factors, graph.factors, strict=True)):
             raise ValueError("graph must have the cardinalities and scopes of the engine's graph")
-        engine = Engine(graph, limit=self.limit, operation_limit=self.operation_limit)
+        engine = Engine(graph, limit=self.limit, operation_limit=self.operation_limit, rounds=self.rounds)
         engine._lanes_bytes, engine._lanes_from = self._lanes_bytes, self._lanes_from
         engine._generic_operations = self._generic_operations
         engine._pinned = set(self._pinned)
@@ -796,6 +543,7 @@ class Engine:
                     engine._plans[query] = other
         if "_generic" in self.__dict__:  # depends on the sizes alone
             engine.__dict__["_generic"] = self._generic
+        engine._orders = self._orders.copy()
         return engine
 
     # ---- cost ------------------------------------------------------------------------------------------------------
@@ -828,6 +576,38 @@ class Engine:
         self._pinned.add(observed)
         _ = plan.program.in_runs
         return plan.cost
+
+    @cached_property
+    def _scopes(self) -> Scopes:
+        return Scopes(self.graph.cardinalities, [factor.scope for factor in self.graph.factors])
+
+    def _elimination(self, plan: Plan) -> Elimination:
+        """The order for a plan; all plans for the same variables have the same."""
+        key = plan.query.sliced, tuple(plan._dropped)
+        with self._lock:
+            found = self._orders.get(key)
+            if found is None:
+                found = elimination(
+                    self._scopes,
+                    plan.factors,
+                    plan.free,
+                    self.rounds,
+                    lambda order, states: self._excess(plan, order, states),
+                )
+                self._orders[key] = found
+                if len(self._orders) > _KEPT_ORDERS:
+                    self._orders.popitem(last=False)
+            return found
+
+    def _excess(self, plan: Plan, order: Integers, states: float) -> float:
+        """How many times above a limit the least is that any query needs of this order."""
+        if 64 * states < self.limit and 8 * states < self.operation_limit:
+            return 0.0  # no need to look closer
+        scopes, kernels = self._scopes, _compiling()
+        none = np.empty(0, np.int64)
+        leaves = kernels.leaves_of(scopes.pointers, scopes.members, plan.factors, plan.gone, none, plan.free)
+        *_, work, entries = kernels.contract_tree(scopes.as_floats, *leaves[:3], order)
+        return max(8 * float(entries.sum()) / self.limit, float(work.sum()) / self.operation_limit)
 
     def _columns(self, columns: Iterable[int], name: str) -> tuple[int, ...]:
         chosen = tuple(sorted({int(column) for column in columns}))
@@ -881,7 +661,8 @@ class Engine:
                 raise EngineLimitError(
                     f"exact inference would need {_large(need)} {unit}, above {name}={_large(limit)} "
                     f"(the cliques have up to {cost.width + 1} variables and {_large(cost.states)} states together); "
-                    f"observe more variables, raise {name}, or use an approximation",
+                    f"observe more variables, raise {name}, or use an approximation: loopy belief propagation, "
+                    "mean field, Gibbs sampling or likelihood weighting",
                     cost,
                 )
 
@@ -939,6 +720,10 @@ class Engine:
         array = np.asarray(evidence)
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"evidence must hold integers (-1 where a value is missing), got dtype {array.dtype}")
+        hidden = None
+        if isinstance(evidence, np.ma.MaskedArray):
+            hidden = np.ma.getmaskarray(evidence)
+            array = np.where(hidden, 0, array)
         if array.ndim == 1:
             array = array[None]
         if array.ndim != 2 or array.shape[1] != n_variables:
@@ -955,7 +740,8 @@ class Engine:
                     f"evidence of variable {variable} must be below {cardinality}, or -1 where it is missing, "
                     f"got {int(array[row, variable])} in row {row}"
                 )
-        return np.ascontiguousarray(array, np.int32)
+        codes = np.ascontiguousarray(array, np.int32)
+        return codes if hidden is None else np.where(hidden, np.int32(-1), codes)
 
     def _soft(self, soft: Any, n: int) -> tuple[Array, Array, tuple[int, ...]]:
         """Likelihoods of all states (n, sum of cardinalities), logs of what was taken out, variables that have some."""

@@ -9,20 +9,26 @@ whole: only what is sent to the next one is, and what two of its inputs have in 
 The order that is found is not always the best one: to find that is NP-hard. The same graph gives the same order.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from math import inf, log2, prod
+from itertools import pairwise
+from math import inf, prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Contraction", "Cost", "Elimination", "contract", "eliminate"]
+__all__ = ["Contraction", "Cost", "Elimination", "Scopes", "contract", "eliminate", "elimination"]
 
-_ROUNDS = 24  # runs of each rule at most
-_RUN_NS = 250.0, 1.5  # a run of a rule: for each vertex, and for each pair
-_QUERY_NS = 2.0  # for each entry of the tables
+Integers = NDArray[np.int64]
+
+_HOPELESS = (1, 100.0), (4, 8.0), (24, inf)  # after so many rounds, what is so many times above a limit is given up
+_RUN_NS = 250.0, 1.0, 500.0  # a run of a rule: each vertex that needs new edges, each pair of them, each variable
+_QUERY_NS = 4.0  # for each entry of the tables
 _PATIENCE_NS = 2e5, 4e8  # so long the search may take in any case, and at most, if the tables are large
+_EXACT = 2.0**53  # floats count exactly up to here
 
 
 @dataclass(frozen=True)
@@ -70,34 +76,72 @@ class Elimination:
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """A binary tree over tables; the leaves come first, children before parents.
+    """A binary tree over tables; the leaves come first, children before parents, the root last.
 
     Attributes
     ----------
-    scopes : list of tuple of int
-        The variables of each table, in the order of its axes.
-    children : list of tuple of int
-        The two tables that are multiplied; (-1, -1) for a leaf; (i, -1) where variables of one table are summed out.
-    summed : list of tuple of int
-        The variables summed over, in the order of the axes.
-    static : list of bool
-        Which tables do not depend on the evidence.
-    work : list of int
-        The number of multiplications for each table.
-    root : int
-        A table without variables.
+    arrays : tuple
+        As `fastgen._kernels.jit.compilation.contract_tree` returns it.
     """
 
-    scopes: list[tuple[int, ...]]
-    children: list[tuple[int, int]]
-    summed: list[tuple[int, ...]]
-    static: list[bool]
-    work: list[int]
-    root: int
+    arrays: Any
+
+    @cached_property
+    def scopes(self) -> list[tuple[int, ...]]:
+        """The variables of each table, in the order of its axes."""
+        return _lists(*self.arrays[:2])
+
+    @cached_property
+    def summed(self) -> list[tuple[int, ...]]:
+        """The variables summed over, in the order of the axes."""
+        return _lists(*self.arrays[2:4])
+
+    @cached_property
+    def children(self) -> list[tuple[int, int]]:
+        """The two tables that are multiplied; (-1, -1) for a leaf; (i, -1) where variables of one are summed out."""
+        return list(zip(self.arrays[4].tolist(), self.arrays[5].tolist(), strict=True))
+
+    @cached_property
+    def static(self) -> list[bool]:
+        """Which tables do not depend on the evidence."""
+        return self.arrays[6].tolist()  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.arrays[4])
+
+    @property
+    def root(self) -> int:
+        """A table without variables."""
+        return len(self) - 1
+
+
+def _lists(pointers: Integers, members: Integers) -> list[tuple[int, ...]]:
+    flat, bounds = members.tolist(), pointers.tolist()
+    return [tuple(flat[first:last]) for first, last in pairwise(bounds)]
+
+
+class Scopes:
+    """Lists of variables as two arrays, and what is known of the variables.
+
+    Attributes
+    ----------
+    pointers, members : int arrays
+    sizes : int array
+        The number of states of each variable; `as_floats`, `log_sizes` are the same.
+    """
+
+    def __init__(self, cardinalities: Sequence[int], scopes: Sequence[Sequence[int]]) -> None:
+        self.cardinalities = cardinalities
+        self.pointers = np.zeros(len(scopes) + 1, np.int64)
+        np.cumsum([len(scope) for scope in scopes], out=self.pointers[1:])
+        self.members = np.array([variable for scope in scopes for variable in scope], np.int64)
+        self.sizes = np.array(cardinalities, np.int64)
+        self.as_floats = self.sizes.astype(np.float64)
+        self.log_sizes = np.log2(self.as_floats)
 
 
 def _kernels() -> Any:
-    return import_module("fastgen._kernels.jit.junction_tree")
+    return import_module("fastgen._kernels.jit.compilation")
 
 
 def eliminate(cardinalities: Sequence[int], scopes: Iterable[Iterable[int]], variables: Sequence[int]) -> Elimination:
@@ -112,33 +156,66 @@ def eliminate(cardinalities: Sequence[int], scopes: Iterable[Iterable[int]], var
     variables : sequence of int
         What is to be eliminated.
     """
-    n = len(variables)
+    given = Scopes(cardinalities, [list(scope) for scope in scopes])
+    return elimination(given, np.arange(len(given.pointers) - 1), np.array(variables, np.int64))
+
+
+def elimination(
+    given: Scopes,
+    kept: Integers,
+    free: Integers,
+    rounds: int | None = None,
+    excess: Callable[[Integers, float], float] | None = None,
+) -> Elimination:
+    """Return the best elimination order that a few greedy runs find.
+
+    Parameters
+    ----------
+    given : Scopes
+    kept : int array
+        The scopes that count.
+    free : int array
+        The variables to be eliminated; others do not count.
+    rounds : int, optional
+        Runs of each rule; by default as many as the size of the tables is worth.
+    excess : function, optional
+        Of an order and the states of its cliques: how many times what it needs is above a limit. Far above it, no
+        better order is looked for. Not asked if ``rounds`` is given.
+    """
+    n = len(free)
     if n == 0:
         return Elimination((), -1, 0)
-    numbers = {variable: number for number, variable in enumerate(variables)}
-    kept = {frozenset(numbers[variable] for variable in scope if variable in numbers) for scope in scopes}
-    lists = sorted(sorted(scope) for scope in kept if len(scope) > 1)
-    pointers = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum([len(scope) for scope in lists], out=pointers[1:])
-    members = np.array([vertex for scope in lists for vertex in scope], np.int64)
-    sizes = np.array([log2(cardinalities[variable]) for variable in variables])
-    best = inf
-    kept_order = np.arange(n)
-    round_ns = 3 * n * (_RUN_NS[0] + _RUN_NS[1] * n)
-    for number in range(_ROUNDS):
-        if number * round_ns > min(max(_PATIENCE_NS[0], best * _QUERY_NS), _PATIENCE_NS[1]):
-            break
-        for rule in range(3):
-            order = np.empty(n, np.int64)
-            total = _kernels().greedy_order(n, pointers, members, sizes, rule, number, best, order)
-            if total < best:
-                best, kept_order = total, order
-    width, states = _maximal(kept_order, [cardinalities[variable] for variable in variables], lists)
-    return Elimination(tuple(variables[int(vertex)] for vertex in kept_order), width, states)
+    kernels = _kernels()
+    pointers, members = kernels.interactions(given.pointers, given.members, kept, free, len(given.sizes))
+    first, total, core = kernels.prepare(n, pointers, members, given.log_sizes[free])
+    order = np.empty(n, np.int64)
+    order[: len(first)] = first
+    if m := n - len(first):
+        gone = np.ones(len(given.sizes), np.bool_)
+        gone[free] = False
+        leaves = kernels.leaves_of(given.pointers, given.members, kept, gone, free, free)
+        tables = given.as_floats, *leaves[:3]
+        run_ns = m * (_RUN_NS[0] + _RUN_NS[1] * m) + _RUN_NS[2] * n
+        patience = _QUERY_NS, run_ns, *_PATIENCE_NS
+        rules = np.ones(3, np.bool_)
+        known, done = (inf, inf), 0
+        steps: tuple[tuple[int, float], ...] = _HOPELESS
+        if rounds is not None:
+            patience, steps = (0.0, 0.0, inf, inf), ((rounds, inf),)
+        for until, hopeless in steps:
+            known = kernels.search(core, total, done, until, known, patience, rules, free, tables, order)
+            done = until
+            if excess is not None and hopeless < inf and excess(free[order], known[0]) > hopeless:
+                break
+    largest, states = kernels.clique_sizes(n, pointers, members, given.as_floats[free], order)
+    if states > _EXACT:
+        sizes = [given.cardinalities[variable] for variable in free]
+        states = _maximal(order.tolist(), sizes, _lists(pointers, members))
+    return Elimination(tuple(free[order].tolist()), int(largest) - 1, int(states))
 
 
-def _maximal(order: Any, sizes: list[int], lists: list[list[int]]) -> tuple[int, int]:
-    """Width, and states of the cliques that are in no other."""
+def _maximal(order: list[int], sizes: list[int], lists: list[tuple[int, ...]]) -> int:
+    """The states of the cliques that are in no other: what `clique_sizes` returns, without rounding."""
     n = len(order)
     position = [0] * n
     for place, vertex in enumerate(order):
@@ -158,11 +235,7 @@ def _maximal(order: Any, sizes: list[int], lists: list[list[int]]) -> tuple[int,
     for place, parent in enumerate(first):  # the clique of the first of them is within this one, or has a vertex more
         if parent >= 0 and len(later[parent]) == len(later[place]) - 1:
             maximal[parent] = False
-    states = 0
-    for place in range(n):
-        if maximal[place]:
-            states += prod(sizes[order[other]] for other in (place, *later[place]))
-    return max(map(len, later)), states
+    return sum(prod(sizes[order[other]] for other in (i, *later[i])) for i in range(n) if maximal[i])
 
 
 def contract(
@@ -181,76 +254,6 @@ def contract(
     order : sequence of int
         All variables that occur.
     """
-    position = {variable: place for place, variable in enumerate(order)}  # what stays longest runs fastest
-    sets = [frozenset(scope) for scope in leaves]
-    tree = Contraction(
-        [tuple(sorted(scope, key=position.__getitem__)) for scope in leaves],
-        [(-1, -1)] * len(leaves),
-        [()] * len(leaves),
-        list(static),
-        [0] * len(leaves),
-        0,
-    )
-    holders: dict[int, set[int]] = {variable: set() for variable in order}
-    for leaf, scope in enumerate(sets):
-        for variable in scope:
-            holders[variable].add(leaf)
-
-    def size(scope: Iterable[int]) -> int:
-        entries = 1
-        for variable in scope:
-            entries *= cardinalities[variable]
-        return entries
-
-    def merge(left: int, right: int) -> int:
-        pair = 2 if right >= 0 else 1
-        union = sets[left] | sets[right] if right >= 0 else sets[left]
-        node = len(sets)
-        private = set()
-        for variable in union:
-            held = holders[variable]
-            held.discard(left)
-            held.discard(right)
-            if not held:
-                private.add(variable)
-            held.add(node)
-        for variable in private:
-            holders[variable].clear()
-        scope = union - private
-        sets.append(scope)
-        tree.scopes.append(tuple(sorted(scope, key=position.__getitem__)))
-        tree.children.append((left, right))
-        tree.summed.append(tuple(sorted(private, key=position.__getitem__)))
-        tree.static.append(tree.static[left] and (pair == 1 or tree.static[right]))
-        tree.work.append(size(union))
-        return node
-
-    def price(left: int, right: int) -> tuple[int, int, int]:
-        union = size(sets[left] | sets[right])
-        # the product of constants is made only once, but what it is multiplied with grows
-        return union // 8 if tree.static[left] and tree.static[right] else union, left, right
-
-    for variable in order:
-        bucket = sorted(holders[variable])
-        if len(bucket) == 1:
-            merge(bucket[0], -1)
-            continue
-        while len(bucket) > 1:
-            if len(bucket) > 8:
-                bucket.sort(key=lambda node: (size(sets[node]), node))
-                few = bucket[:8]
-            else:
-                few = bucket
-            if len(few) > 2:
-                few = list(min(price(a, b) for i, a in enumerate(few) for b in few[i + 1 :])[1:])
-            left, right = few
-            bucket.remove(left)
-            bucket.remove(right)
-            bucket.append(merge(left, right))
-    loose = [node for node, scope in enumerate(sets) if not scope]
-    used = {child for pair in tree.children for child in pair}
-    scalars = sorted((node for node in loose if node not in used), key=lambda node: (not tree.static[node], node))
-    root = scalars[0]
-    for other in scalars[1:]:
-        root = merge(root, other)
-    return Contraction(tree.scopes, tree.children, tree.summed, tree.static, tree.work, root)
+    given = Scopes(cardinalities, leaves)
+    flags, places = np.array(static, np.bool_), np.array(order, np.int64)
+    return Contraction(_kernels().contract_tree(given.as_floats, given.pointers, given.members, flags, places))

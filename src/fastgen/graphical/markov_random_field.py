@@ -459,6 +459,8 @@ class MarkovRandomField:
     def _codes(self, X: Any, name: str = "X", missing: bool = False) -> Codes:
         """States as int32 (n, V), -1 where they are missing."""
         array = np.asarray(X)
+        if isinstance(X, np.ma.MaskedArray):
+            array = X = np.where(np.ma.getmaskarray(X), np.nan, array.astype(np.float64))
         if array.dtype.kind not in "iub":
             floats = as_floats(X, name)
             if np.isinf(floats).any():
@@ -575,7 +577,7 @@ class MarkovRandomField:
         if evidence is None:
             return np.full((1, self.n_variables), -1, np.int32), True
         one = np.ndim(evidence) == 1
-        return self._codes(np.asarray(evidence)[None] if one else evidence, "evidence", True), one
+        return self._codes(np.asanyarray(evidence)[None] if one else evidence, "evidence", True), one
 
     def _may_be_exact(self, codes: Codes) -> bool:
         """Whether to ask the engine: whether the model is small, but for what is observed, or a forest."""

@@ -1,4 +1,4 @@
-"""Numba kernels of exact inference in discrete models: contractions of tables, their adjoints, traces, orders.
+"""Numba kernels of exact inference in discrete models: contractions of tables, their adjoints, traces.
 
 A program is a list of contractions ``Z[z] = sum_k X[x(z) + x(k)] * Y[y(z) + y(k)]`` (or a maximum) over tables in one
 arena; which cells meet which is said by tables of offsets, so that the number of variables in a table does not matter.
@@ -29,7 +29,7 @@ types: Any = numba.types
 intrinsic: Any = import_module("numba.extending").intrinsic
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-__all__ = ["LANES", "fill_offsets", "fold", "greedy_order", "infer_rows", "unfold"]
+__all__ = ["LANES", "fill_offsets", "fold", "infer_rows", "unfold"]
 
 LANES = 16
 
@@ -493,17 +493,21 @@ def _scale(arena: Any, first: int, count: int, step: int, exponent: int) -> None
 
 
 @jit
-def fold(op: Any, index: Any, constants: Any, maximum: bool) -> int:
-    """Do one contraction of constants into constants; return the power of two that was taken out."""
+def fold(ops: Any, index: Any, constants: Any, maximum: bool, shifts: Any) -> int:
+    """Contract constants into constants; `shifts` takes the power of two taken out of each. Return their sum."""
     base = constants.ctypes.data
-    peak = _contract_row(
-        op, base + 8 * op[X], base + 8 * op[Y], base + 8 * op[Z], index.ctypes.data + 4 * op[TABLE], maximum
-    )
-    exponent = 0
-    if peak > 0.0:
-        _, exponent = math.frexp(peak)
-        _scale(constants, op[Z], op[N_Z], 1, exponent)
-    return exponent
+    taken = 0
+    for i in range(len(ops)):
+        op = ops[i]
+        peak = _contract_row(
+            op, base + 8 * op[X], base + 8 * op[Y], base + 8 * op[Z], index.ctypes.data + 4 * op[TABLE], maximum
+        )
+        shifts[i] = 0
+        if peak > 0.0:
+            _, shifts[i] = math.frexp(peak)
+            _scale(constants, op[Z], op[N_Z], 1, shifts[i])
+        taken += shifts[i]
+    return taken
 
 
 @jit
@@ -774,161 +778,3 @@ def _trace(
                 target = uniforms[i] * total
         for j in range(k_first, k_last):
             states[scopes[j, 0]] = chosen // scopes[j, 1] % scopes[j, 2]
-
-
-# ---- elimination orders ----------------------------------------------------------------------------------------------
-
-
-def _bit_intrinsic(name: str) -> Any:
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.ctpop(args[0]) if name == "ctpop" else b.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-    def count(typingctx: Any, word: Any) -> tuple[Any, Any]:
-        return types.uint64(types.uint64), codegen
-
-    return intrinsic(count)
-
-
-_popcount = _bit_intrinsic("ctpop")
-_trailing_zeros = _bit_intrinsic("cttz")
-_ONE = np.uint64(1)
-_ZERO = np.uint64(0)
-
-
-@jit
-def _members(word_row: Any, out: Any) -> int:
-    count = 0
-    for w in range(len(word_row)):
-        word = word_row[w]
-        while word != _ZERO:
-            out[count] = 64 * w + np.int64(_trailing_zeros(word))
-            count += 1
-            word &= word - _ONE
-    return count
-
-
-@jit
-def _common(one: Any, other: Any, weight: Any) -> float:
-    """The sum of the weights of the members of both."""
-    total = 0.0
-    for w in range(len(one)):
-        word = one[w] & other[w]
-        while word != _ZERO:
-            total += weight[64 * w + np.int64(_trailing_zeros(word))]
-            word &= word - _ONE
-    return total
-
-
-@jit
-def _without(one: Any, other: Any) -> int:
-    """The number of members of one that the other does not have."""
-    count = 0
-    for w in range(len(one)):
-        count += int(_popcount(one[w] & ~other[w]))
-    return count
-
-
-@jit
-def greedy_order(
-    n: int, pointers: Any, members_of: Any, log_sizes: Any, rule: int, seed: int, bound: float, order: Any
-) -> float:
-    """Eliminate all n vertices, each time the one that a rule finds cheapest; return the number of clique states.
-
-    Vertices that need no new edge go first. Rules: 0, fewest new edges; 1, smallest clique; 2, least sum over new
-    edges of the product of their ends' log2 sizes; ties by the size of the clique (seed 0) or at random. Gives up
-    (inf) above `bound`.
-    """
-    n_words = max(1, (n + 63) // 64)
-    adjacency = np.zeros((n, n_words), np.uint64)
-    for s in range(len(pointers) - 1):
-        for i in range(pointers[s], pointers[s + 1]):
-            for j in range(pointers[s], pointers[s + 1]):
-                if i != j:
-                    a, b = members_of[i], members_of[j]
-                    adjacency[a, b >> 6] |= _ONE << np.uint64(b & 63)
-    neighbours = np.empty(n, np.int64)
-    # of each vertex: the sum of sizes of its clique; the edges that eliminating it would add, and their weight
-    bag = np.empty(n)
-    fill = np.zeros(n, np.int64)
-    weighted = np.zeros(n)
-    alive = np.arange(n)
-    for v in range(n):
-        count = _members(adjacency[v], neighbours)
-        bag[v] = log_sizes[v]
-        for i in range(count):
-            bag[v] += log_sizes[neighbours[i]]
-        for i in range(count):
-            a = neighbours[i]
-            fill[v] += _without(adjacency[v], adjacency[a]) - 1
-            rest = bag[v] - log_sizes[v] - log_sizes[a] - _common(adjacency[v], adjacency[a], log_sizes)
-            weighted[v] += 0.5 * log_sizes[a] * rest
-        fill[v] >>= 1
-    state = np.uint64(seed * 2 + 1) * np.uint64(0x9E3779B97F4A7C15)
-    total = 0.0
-    for step in range(n):
-        chosen = -1
-        best = np.inf
-        second = np.inf
-        place = 0
-        for i in range(n - step):
-            v = alive[i]
-            if fill[v] == 0:
-                score = -1.0
-            elif rule == 0:
-                score = float(fill[v])
-            elif rule == 1:
-                score = bag[v]
-            else:
-                score = weighted[v]
-            if score > best + 1e-9:
-                continue
-            if seed == 0:
-                tie = bag[v]
-            else:
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                tie = float(state >> np.uint64(11))
-            if score < best - 1e-9 or tie < second:
-                chosen, best, second, place = v, score, tie, i
-        count = _members(adjacency[chosen], neighbours)
-        order[step] = chosen
-        total += 2.0 ** min(bag[chosen], 1000.0)
-        if total > bound:
-            return np.inf
-        for i in range(place, n - step - 1):
-            alive[i] = alive[i + 1]
-        own = adjacency[chosen]
-        for i in range(count):  # what the vertex and those that it does not see would have added is no more
-            a = neighbours[i]
-            adjacency[a, chosen >> 6] &= ~(_ONE << np.uint64(chosen & 63))
-            bag[a] -= log_sizes[chosen]
-            fill[a] -= _without(adjacency[a], own)
-            rest = bag[a] - log_sizes[a] - _common(adjacency[a], own, log_sizes)
-            weighted[a] -= log_sizes[chosen] * rest
-        if fill[chosen] == 0:
-            continue
-        for i in range(count):
-            a = neighbours[i]
-            for j in range(i + 1, count):
-                b = neighbours[j]
-                if adjacency[a, b >> 6] & (_ONE << np.uint64(b & 63)):
-                    continue
-                shared = 0.0
-                for w in range(n_words):  # those that see both ends have one edge less to add
-                    word = adjacency[a, w] & adjacency[b, w]
-                    while word != _ZERO:
-                        other = 64 * w + np.int64(_trailing_zeros(word))
-                        word &= word - _ONE
-                        fill[other] -= 1
-                        weighted[other] -= log_sizes[a] * log_sizes[b]
-                        shared += log_sizes[other]
-                fill[a] += _without(adjacency[a], adjacency[b])
-                fill[b] += _without(adjacency[b], adjacency[a])
-                weighted[a] += log_sizes[b] * (bag[a] - log_sizes[a] - shared)
-                weighted[b] += log_sizes[a] * (bag[b] - log_sizes[b] - shared)
-                adjacency[a, b >> 6] |= _ONE << np.uint64(b & 63)
-                adjacency[b, a >> 6] |= _ONE << np.uint64(a & 63)
-                bag[a] += log_sizes[b]
-                bag[b] += log_sizes[a]
-    return total
