@@ -102,7 +102,13 @@ def test_one_row(versus, name, target):
     )
 
 
-@pytest.mark.parametrize("name", ["alarm", "hailfinder", "win95pts", "hepar2", "andes", "pigs", "pathfinder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "asia", "sachs", "child", "insurance", "alarm", "hailfinder", "win95pts", "hepar2", "andes", "pigs",
+        "pathfinder", "water", "barley", "mildew",
+    ],
+)  # fmt: skip
 def test_first_query(versus, name):
     """From nothing to all marginals: triangulation, program, and one query."""
     graph = peers.network(name).factor_graph()

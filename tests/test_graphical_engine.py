@@ -397,6 +397,93 @@ def test_products_beyond_the_range_of_floats(form, scale, rng):
     np.testing.assert_allclose(marginals[60][0], message, rtol=1e-12)
 
 
+def contradictions(m, p=0.01):
+    """A cause of 2m effects, all of which are seen: half say that it is there, and half that it is not.
+
+    In a product of one half, the two states are a factor of 99^m apart.
+    """
+    no, yes = [[p, 1 - p], [1 - p, p]], [[1 - p, p], [p, 1 - p]]
+    factors = [([0], [0.5, 0.5])] + [([0, 1 + i], no if i < m else yes) for i in range(2 * m)]
+    return FactorGraph.of([2] * (2 * m + 1), factors), np.array([-1] + [1] * (2 * m))
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
+def test_entries_that_would_vanish(form, rng):
+    """99^400 is beyond the range of floats; both states are as likely in the end."""
+    m, p = 400, 0.01
+    graph, row = contradictions(m, p)
+    engine = engine_of(graph, form)
+    rows = np.stack([np.full(len(row), -1), row, row, row])
+    rows[3, 1:20] = -1
+    expected = m * (np.log(p) + np.log1p(-p))
+    marginals, log_evidence = engine.marginals(rows)
+    np.testing.assert_allclose(log_evidence[1], expected, rtol=1e-13)
+    np.testing.assert_allclose(marginals[0][1], [0.5, 0.5], rtol=1e-10)  # 800 logarithms are added up
+    np.testing.assert_allclose(marginals[7], [[0.5, 0.5], [0, 1], [0, 1], [1 - p, p]], rtol=1e-10)
+    np.testing.assert_allclose(marginals[0][0], [0.5, 0.5], rtol=1e-14)
+    states, log_value = engine.mpe(rows)
+    np.testing.assert_allclose(log_value[1], expected + np.log(0.5), rtol=1e-13)
+    assert states[3].tolist() == [1, *[0] * 19, *[1] * (2 * m - 19)]
+    counts, _ = engine.expected_counts(row)
+    np.testing.assert_allclose(counts[5], [[0, 0.5], [0, 0.5]], rtol=1e-10)
+    np.testing.assert_allclose(counts[0], [0.5, 0.5], rtol=1e-10)
+    samples = engine.sample(1000, row, 0)[:, 0]
+    assert abs(samples.sum() - 500) < 5 * np.sqrt(250)  # a right sampler fails for one seed in 10^6
+    for threads in (1, 2):
+        with fastgen.num_threads(threads):
+            assert_same_bits(engine.marginals(rows)[0], marginals)
+    alone, _ = engine.marginals(rows[3])
+    assert_same_bits([one[3:] for one in marginals], alone)
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_entries_far_apart(form, seed):
+    """Entries between 10^-300 and 1, some 0: against sums of logarithms over all states."""
+    rng = np.random.default_rng(seed)
+    cardinalities = rng.integers(1, 4, rng.integers(1, 6))
+    factors = []
+    for _ in range(rng.integers(1, 9)):
+        scope = rng.permutation(len(cardinalities))[: rng.integers(0, 4)]
+        table = 10.0 ** rng.uniform(-300 * rng.random(), 0, cardinalities[scope])
+        factors.append((scope, table * (rng.random(table.shape) > 0.1)))
+    graph = FactorGraph.of(cardinalities, factors)
+    logs = np.zeros(graph.cardinalities)
+    for factor in graph.factors:
+        at = joint(FactorGraph(graph.cardinalities, (factor,)))
+        logs = logs + log(at)
+    engine = engine_of(graph, form)
+    rows = rows_for(graph, rng, 5)
+    rows[4] = -1
+    soft = {0: 10.0 ** rng.uniform(-200, 0, (5, cardinalities[0]))} if rng.random() < 0.5 else None
+    marginals, log_evidence = engine.marginals(rows, soft)
+    states, log_value = engine.mpe(rows, soft)
+    counts = [np.zeros(factor.table.shape) for factor in graph.factors]
+    for row in range(5):
+        at = logs + log(given_row(np.ones(graph.cardinalities), rows[row], soft and {0: soft[0][row]}))
+        top = at.max()
+        assert log_value[row] == pytest.approx(top, rel=1e-12)
+        if top == -np.inf:
+            assert log_evidence[row] == -np.inf
+            continue
+        shares = np.exp(at - top)
+        assert log_evidence[row] == pytest.approx(top + np.log(shares.sum()), rel=1e-12)
+        assert at[tuple(states[row])] == pytest.approx(top, rel=1e-12)
+        shares /= shares.sum()
+        for variable, one in enumerate(marginals):
+            np.testing.assert_allclose(one[row], shares.sum(axis=others(shares, variable)), atol=1e-12)
+        for count, factor in zip(counts, graph.factors, strict=True):
+            count += family(shares, factor.scope)
+    possible = log_evidence > -np.inf
+    if possible.any():
+        given_soft = soft and {0: soft[0][possible]}
+        for one, other in zip(engine.expected_counts(rows[possible], soft=given_soft)[0], counts, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-12)
+        samples = engine.sample(20, rows[possible], 0, given_soft)
+        assert (logs[tuple(np.moveaxis(samples, -1, 0))] > -np.inf).all()
+
+
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_impossible_evidence(form):
     engine = engine_of(asia().factor_graph(), form)
@@ -427,6 +514,19 @@ def test_no_variables_and_no_rows():
     marginals, log_evidence = Engine(graph).marginals(np.empty((0, 2), int))
     assert [one.shape for one in marginals] == [(0, 2), (0, 3)]
     assert log_evidence.shape == (0,)
+
+
+def test_masked_cells_are_missing(rng):
+    graph = FactorGraph.of([2, 3], [([0, 1], rng.random((2, 3)))])
+    engine = Engine(graph)
+    expected = engine.log_evidence([[1, -1], [0, 2]])
+    for hidden in (0, 2, 99, -7):
+        rows = np.ma.array([[1, hidden], [0, 2]], mask=[[False, True], [False, False]])
+        before = rows.copy()
+        np.testing.assert_array_equal(engine.log_evidence(rows), expected)
+        assert (rows.mask == before.mask).all()
+        assert (rows.data == before.data).all()
+    np.testing.assert_array_equal(engine.log_evidence(np.ma.array([0, 2])), expected[1:])
 
 
 @pytest.mark.parametrize(
@@ -515,6 +615,25 @@ def test_each_step_takes_the_cheapest_vertex(rule, rng):
             for a in around.pop(v):
                 around[a].discard(v)
         assert total == pytest.approx(states, rel=1e-12)
+
+
+def test_orders_are_looked_for_as_often_as_told(rng):
+    graph = grid(rng, 40, 40)
+    assert Engine(graph, rounds=4).cost.states < Engine(graph).cost.states  # by default, one is enough to refuse
+    assert pickle.loads(pickle.dumps(Engine(graph, rounds=3))).rounds == 3
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
+        Engine(graph, rounds=0)
+
+
+def test_the_order_does_not_depend_on_what_was_asked_before(data):
+    """Near the limit, where the search gives up depends on the limit; it must not on the query."""
+    graph, row = read_problem(data, "linkage_25")
+    one, other = Engine(graph), Engine(graph)
+    with pytest.raises(EngineLimitError) as first:
+        one.marginals(row)
+    with pytest.raises(EngineLimitError):
+        other.log_evidence(row)
+    assert other.forecast() == one.forecast() == first.value.cost
 
 
 def test_large_costs_are_exact():

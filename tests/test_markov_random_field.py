@@ -118,6 +118,10 @@ def test_probabilities_against_brute_force(name: str) -> None:
     np.testing.assert_allclose(model.log_prob(partial), expected, atol=1e-11)
     as_floats = np.where(partial < 0, np.nan, partial.astype(float))
     np.testing.assert_array_equal(model.log_prob(as_floats), model.log_prob(partial))
+    for cells in (np.where(partial < 0, 7, partial), np.maximum(partial, 0).astype(float)):
+        masked = np.ma.array(cells, mask=partial < 0)
+        np.testing.assert_array_equal(model.log_prob(masked), model.log_prob(partial))
+        np.testing.assert_array_equal(model.marginals(masked[0]).marginals, model.marginals(partial[0]).marginals)
 
 
 def test_rows_of_evidence_are_answered_like_one_row() -> None:

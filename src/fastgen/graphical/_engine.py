@@ -12,9 +12,11 @@ indicators if its forecast for that is small, and otherwise makes a plan for eac
 that comes often, call `Engine.compile`. Which plan answers a row, and so each bit of the answer, depends on the row's
 pattern and on what was compiled, never on the other rows or the number of threads.
 
-Not supported: tables whose entries, within one message, are further apart than about 2^1000 (the smaller ones vanish);
-deterministic tables are not exploited beyond their zeros making zeros; approximations of any kind; a most probable
-assignment of some variables that sums over the others.
+Where entries of one message may be so far apart that the smaller ones would vanish, that is noticed, and such rows are
+done again with logarithms: slowly.
+
+Not supported: deterministic tables are not exploited beyond their zeros making zeros; approximations of any kind; a
+most probable assignment of some variables that sums over the others.
 """
 
 from collections import OrderedDict
@@ -24,6 +26,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from itertools import accumulate, pairwise
 from math import log, prod
 from threading import RLock
 from typing import Any
@@ -54,6 +57,8 @@ _DRAWS = 64  # samples for each time that the tables are made, at least
 _RANDOM_NUMBERS = 1 << 22  # at a time
 _DRAW_NS = 30.0  # for each variable
 _LN2 = log(2.0)
+_SAFE = 1000.0  # no product of entries is below 2 to minus this: none can vanish
+_WIDEST = 500.0  # products with entries of less than 2 to minus this may vanish unseen
 
 
 class EngineLimitError(ValueError):
@@ -225,16 +230,31 @@ class _Program:
 
     def _fill(self, graph: FactorGraph) -> None:
         """Write the constants, and do what does not depend on the evidence."""
+        kernels, plan = _kernels(), self.plan
+        constants, taken, spread, widest = self._constants(graph, False)
+        self.fold_shifts = np.zeros(len(self.fold_records), np.int64)
+        if len(self.fold_records):
+            taken += kernels.fold(self.fold_records, self.fold_index, constants, plan.query.maximum, self.fold_shifts)
+        self.shift = plan.factor_shift + taken * _LN2
+        self.constants = constants
+        # Can entries vanish that matter? Must all rows be done with logarithms?
+        self.watch = bool(spread + plan.scopes.log_sizes.sum() > _SAFE)
+        positive = constants[constants > 0.0] if self.watch else constants
+        self.vanishing = self.watch and (widest > _WIDEST or bool(positive.min(initial=1.0) < 2.0**-_WIDEST))
+        self._logs: Array | None = None
+
+    def _constants(self, graph: FactorGraph, logs: bool) -> tuple[Array, int, float, float]:
+        """The tables of factors, or their logarithms, and what `fill_constants` says."""
         plan, scopes, tree = self.plan, self.plan.scopes, self.tree.arrays
         constants = np.zeros(self.n_constants)
-        constants[0] = 1.0
-        n_given = len(plan.factors) + len(plan.indicated)
-        for leaf in range(n_given, len(plan._leaves[2])):
-            constants[self.base[leaf] : self.base[leaf] + int(tree[8][leaf])] = 1.0
+        if not logs:
+            constants[0] = 1.0
+            for leaf in range(len(plan.factors) + len(plan.indicated), len(plan._leaves[2])):
+                constants[self.base[leaf] : self.base[leaf] + int(tree[8][leaf])] = 1.0
         tables = [factor.table.ravel() for factor in graph.factors]
         pointers = np.zeros(len(tables) + 1, np.int64)
         np.cumsum([len(table) for table in tables], out=pointers[1:])
-        taken = _compiling().fill_constants(
+        found = _compiling().fill_constants(
             np.concatenate(tables) if tables else _NOTHING,
             pointers,
             scopes.pointers,
@@ -243,15 +263,17 @@ class _Program:
             tree,
             scopes.sizes,
             self.factor_start,
+            logs,
             constants,
         )
-        self.fold_shifts = np.zeros(len(self.fold_records), np.int64)
-        if len(self.fold_records):
-            taken += _kernels().fold(
-                self.fold_records, self.fold_index, constants, plan.query.maximum, self.fold_shifts
-            )
-        self.shift = plan.factor_shift + taken * _LN2
-        self.constants = constants
+        return constants, *found
+
+    def _log_constants(self) -> Array:
+        if self._logs is None:
+            logs, *_ = self._constants(self.plan.graph, True)
+            _kernels().fold_in_logs(self.fold_records, self.fold_index, logs, self.plan.query.maximum)
+            self._logs = logs
+        return self._logs
 
     def _form(self, lanes: bool) -> tuple[Any, Any, Any]:
         """The contractions up and down, and the tables of offsets."""
@@ -320,8 +342,11 @@ class _Program:
         number[self._fixed[:, 1]] = np.arange(len(self._fixed))
         return number[calls[:, 1]], *self._assemble(calls, False, False)
 
-    def spread(self, counts: Array) -> list[Array]:
-        """Turn derivatives by the constants into posterior tables of the factors, in their own order of axes."""
+    def spread(self, counts: Array, more: Array | None) -> list[Array]:
+        """Turn derivatives by the constants into posterior tables of the factors, in their own order of axes.
+
+        ``more``: what is to be added to these.
+        """
         which, records, index = self._unfolding
         if len(which):
             _kernels().unfold(records, self.fold_shifts[which], index, self.constants, counts)
@@ -329,6 +354,8 @@ class _Program:
         for number, factor in enumerate(self.plan.graph.factors):
             start, size = self.factor_start[number], factor.table.size
             table = self.constants[start : start + size] * counts[start : start + size]
+            if more is not None:
+                table += more[start : start + size]
             if self.tree.static[number]:
                 axes = [factor.scope.index(variable) for variable in self.tree.scopes[number]]
                 table = table.reshape([factor.table.shape[axis] for axis in axes]).transpose(np.argsort(axes))
@@ -354,16 +381,53 @@ class _Program:
         marginals: Array | None = None,
         walk: tuple[Array, Codes] | None = None,
         tally: tuple[Array, Array, list[tuple[int, int]]] | None = None,
-    ) -> None:
+    ) -> Array | None:
         """Run the kernel over all rows, on threads.
 
         ``walk``: random numbers and states, (row, draw, step) and (row, draw, variable). ``tally``: weights, sums for
-        each segment of rows, the segments.
+        each segment of rows, the segments. Returns what is to be added to the sums, see `spread`.
         """
-        kernels = _kernels()
-        n, maximum = len(codes), self.plan.query.maximum
+        n = len(codes)
         table = np.empty((0, 0)) if marginals is None else marginals
         down = (*self.steps, *walk) if walk else _NO_WALK
+        again = np.full(n, self.vanishing) if self.watch or len(soft) else _NO_FLAGS
+        if not self.vanishing:
+            self._infer(codes, soft, log_evidence, table, down, tally, again)
+        rows = np.flatnonzero(again)
+        return self._infer_in_logs(codes, soft, rows, log_evidence, table, down, tally) if len(rows) else None
+
+    def _infer_in_logs(
+        self, codes: Codes, soft: Array, rows: Integers, log_evidence: Array, table: Array, down: Any, tally: Any
+    ) -> Array | None:
+        """Rows in which numbers would be lost."""
+        *most, _, root = self._arrays(self.in_runs)
+        added = None
+        counts = _NO_LEAVES, _NO_CALLS, _NO_INDEX, _NOTHING, _NOTHING, _NOTHING
+        if tally:
+            added = np.zeros(self.n_constants)
+            _, unfolding, index = self._unfolding
+            counts = self.count_leaves, unfolding, index, np.empty(self.n_constants), tally[0], added
+        kernels, maximum = _kernels(), self.plan.query.maximum
+        arena = self.workspace(1)
+        program = *most, self._log_constants(), root
+        kernels.infer_in_logs(
+            program, self.plan.factor_shift, codes, soft, rows, arena, maximum, log_evidence, table, down, counts
+        )
+        self._keep([arena], 1)
+        return added
+
+    def _infer(
+        self,
+        codes: Codes,
+        soft: Array,
+        log_evidence: Array,
+        table: Array,
+        down: Any,
+        tally: tuple[Array, Array, list[tuple[int, int]]] | None,
+        again: NDArray[np.bool_],
+    ) -> None:
+        kernels = _kernels()
+        n, maximum = len(codes), self.plan.query.maximum
         leaves, weights = (self.count_leaves, tally[0]) if tally else (_NO_LEAVES, _NOTHING)
         lanes = self.lanes if n >= self.lanes_from else 1
         alone = self._arrays(self.in_runs)
@@ -371,7 +435,9 @@ class _Program:
             arena = self.workspace(1)
             work = arena, *_lane_state(1)
             counts = leaves, weights, _NOTHING
-            kernels.infer_rows(alone, self.shift, codes, soft, 0, 1, work, maximum, log_evidence, table, down, counts)
+            kernels.infer_rows(
+                alone, self.shift, codes, soft, 0, 1, work, maximum, log_evidence, table, down, counts, again
+            )
             self._keep([arena], 1)
             return
         together = self._arrays(self.in_lanes) if lanes > 1 else alone
@@ -400,6 +466,7 @@ class _Program:
                             table,
                             down,
                             counts,
+                            again,
                         )
 
             def body(start: int, stop: int) -> None:
@@ -436,11 +503,14 @@ class _Program:
         return self.plan.cost.operations * _NS_PER_OPERATION + 40 * len(self.tree)
 
 
-def _lane_state(lanes: int) -> tuple[NDArray[np.int64], Array]:
-    return np.zeros(lanes, np.int64), np.zeros(lanes)
+def _lane_state(lanes: int) -> tuple[Integers, Array, Array, Array]:
+    return np.zeros(lanes, np.int64), np.zeros(lanes), np.zeros(lanes), np.zeros(lanes)
 
 
 _NOTHING = np.empty(0)
+_NO_FLAGS = np.empty(0, np.bool_)
+_NO_CALLS = np.empty((0, 14), np.int64)
+_NO_INDEX = np.empty(0, np.int32)
 _NO_OFFSETS = np.empty((0, 3), np.int64), np.empty((0, 3), np.int64), 0
 _FIRST = np.zeros(1, np.int64)
 _NO_LEAVES = np.empty((0, 6), np.int64)
@@ -622,6 +692,16 @@ class Engine:
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
         return np.array(self.graph.cardinalities, np.int64)
+
+    @cached_property
+    def _every_span(self) -> list[tuple[int, int]]:
+        return list(pairwise(accumulate(self.graph.cardinalities, initial=0)))
+
+    def _spans(self, variables: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Where the columns of each variable begin and end."""
+        if variables is self._every:
+            return self._every_span
+        return list(pairwise(accumulate((self.graph.cardinalities[variable] for variable in variables), initial=0)))
 
     def _targets(self, targets: Iterable[int] | None) -> tuple[int, ...]:
         return self._every if targets is None else self._columns(targets, "targets")
@@ -838,12 +918,7 @@ class Engine:
         order = self._every if targets is None else list(targets)
         chosen = self._targets(None if targets is None else order)
         table, log_evidence = self._infer(self._codes(evidence), soft, chosen)
-        parts = []
-        start = 0
-        for variable in chosen:
-            stop = start + self.graph.cardinalities[variable]
-            parts.append(table[:, start:stop])
-            start = stop
+        parts = [table[:, start:stop] for start, stop in self._spans(chosen)]
         if chosen is self._every:
             return parts, log_evidence
         part_of = dict(zip(chosen, parts, strict=True))
@@ -859,7 +934,8 @@ class Engine:
             table, log_evidence = self._infer(codes[first], None, targets)
             return table[kind], log_evidence[kind]
         weights, shift, soft_variables = self._soft(soft, len(codes))
-        table = np.empty((len(codes), sum(self.graph.cardinalities[variable] for variable in targets)))
+        spans = self._spans(targets)
+        table = np.empty((len(codes), spans[-1][1] if spans else 0))
         log_evidence = np.empty(len(codes))
         for plan, rows in self._groups(codes, soft_variables, targets):
             if rows is None:
@@ -1009,12 +1085,12 @@ class Engine:
             sums = np.zeros((len(cuts), program.n_constants))
             part_log = np.empty(len(chosen))
             part_weights = weights[chosen] if len(weights) else weights
-            program.infer(codes[chosen], part_weights, part_log, tally=(row_weights[chosen], sums, cuts))
+            more = program.infer(codes[chosen], part_weights, part_log, tally=(row_weights[chosen], sums, cuts))
             log_evidence[chosen] = part_log
             total = np.zeros(program.n_constants)
             for one in sums:
                 total += one
-            for count, table in zip(counts, program.spread(total), strict=True):
+            for count, table in zip(counts, program.spread(total, more), strict=True):
                 count += table
         return counts, log_evidence + shift if soft_variables else log_evidence
 

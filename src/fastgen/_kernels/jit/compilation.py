@@ -1191,14 +1191,22 @@ def descent(tree: Any, base: Any, sizes: Any) -> Any:
 @jit
 def fill_constants(
     tables: Any, table_pointers: Any, pointers_of: Any, members_of: Any, kept: Any, tree: Any, sizes: Any, starts: Any,
-    constants: Any,
-) -> int:  # fmt: skip
-    """Write the tables of factors among the constants, the largest entry of each in [1/2, 1).
+    logs: bool, constants: Any,
+) -> Any:  # fmt: skip
+    """Write the tables of factors among the constants, the largest entry of each in [1/2, 1), or their logarithms.
 
-    Axes are in the order of the tree, but those of slices in their own. Returns the sum of the exponents taken out.
+    Axes are in the order of the tree, but those of slices in their own.
+
+    Returns
+    -------
+    taken : int
+        The sum of the exponents taken out.
+    spread, widest : float
+        The log2 of 1 over the least positive entry: of all tables together, and the most of one.
     """
     pointers, scopes, _, _, _, _, static, _, _ = tree
     taken = 0
+    spread = widest = 0.0
     steps = np.zeros(len(sizes), np.int64)
     longest = 1
     for f in kept:
@@ -1207,11 +1215,16 @@ def fill_constants(
     for leaf in range(len(kept)):
         f = kept[leaf]
         table = tables[table_pointers[f] : table_pointers[f + 1]]
-        peak = 0.0
+        peak, least = 0.0, np.inf
         for value in table:
             peak = max(peak, value)
+            if value > 0.0:
+                least = min(least, value)
         _, exponent = math.frexp(peak)
         taken += exponent
+        if peak > 0.0:
+            spread += exponent - math.log2(least)
+            widest = max(widest, exponent - math.log2(least))
         # 2^1074 is no number; what is made larger is exact in two steps
         half = exponent // 2 if exponent < -1000 else 0
         one, two = math.ldexp(1.0, half - exponent), math.ldexp(1.0, -half)
@@ -1226,13 +1239,14 @@ def fill_constants(
                 same = same and scopes[pointers[leaf] + i] == v
         if same or n_axes < 2:
             for cell in range(len(table)):
-                place[cell] = table[cell] * one * two
+                place[cell] = _log(table[cell]) if logs else table[cell] * one * two
             continue
         to = 0
         inner, inner_step = size_of[n_axes - 1], step_of[n_axes - 1]
         for first in range(0, len(table), inner):
             for i in range(inner):
-                place[to + i * inner_step] = table[first + i] * one * two
+                value = table[first + i]
+                place[to + i * inner_step] = _log(value) if logs else value * one * two
             axis = n_axes - 2
             while axis >= 0:
                 at[axis] += 1
@@ -1242,4 +1256,9 @@ def fill_constants(
                 to -= at[axis] * step_of[axis]
                 at[axis] = 0
                 axis -= 1
-    return taken
+    return taken, spread, widest
+
+
+@jit
+def _log(value: float) -> float:
+    return math.log(value) if value > 0.0 else -np.inf

@@ -12,7 +12,10 @@ Sums run over k in the order of the table, so a row's result depends on nothing 
 additions are not fused: all processors give the same bits. The loops are written in LLVM's own vectors, since what the
 vectoriser makes of loops over an arena that is read and written cannot be relied upon.
 
-Each result whose largest entry leaves [2^-200, 2^200] is multiplied by a power of two, which is exact.
+Each result whose largest entry leaves [2^-200, 2^200] is multiplied by a power of two, which is exact. Entries of one
+table can still be so far apart that the small ones vanish, and later turn out to have been all that is possible. Where
+the tables allow that, results are looked through for positive entries below 2^-500, whose products are still no less
+than 2^-1000; a row that has some is done again with logarithms (`infer_in_logs`).
 """
 
 import math
@@ -29,7 +32,7 @@ types: Any = numba.types
 intrinsic: Any = import_module("numba.extending").intrinsic
 jit: Callable[[Any], Any] = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-__all__ = ["LANES", "fill_offsets", "fold", "infer_rows", "unfold"]
+__all__ = ["LANES", "fill_offsets", "fold", "fold_in_logs", "infer_in_logs", "infer_rows", "unfold"]
 
 LANES = 16
 
@@ -47,6 +50,7 @@ _VECTOR = ir.VectorType(_F64, _WIDTH)
 _ROW = ir.VectorType(_F64, LANES)
 _BIG = 2.0**200
 _SMALL = 2.0**-200
+_TINY = 2.0**-500
 
 
 def _vector_of(kind: Any, value: float) -> Any:
@@ -371,6 +375,32 @@ def _make_runs(mode: int, vector_x: bool, vector_y: bool, maximum: bool, blocks:
     return intrinsic(contract)
 
 
+def _make_search(kind: Any) -> Any:
+    """search(x, n, found): found becomes 1 where one of n vectors is positive and tiny; one number for a whole run."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, n, found_at = args
+        found = cgutils.alloca_once_value(b, _vector_of(kind, 0.0))
+        with cgutils.for_range(b, n) as loop:
+            value = b.load(_pointer(b, x, loop.index, kind, 8 * kind.count), align=8)
+            positive = b.fcmp_ordered(">", value, _vector_of(kind, 0.0))
+            tiny = b.and_(positive, b.fcmp_ordered("<", value, _vector_of(kind, _TINY)))
+            b.store(b.select(tiny, _vector_of(kind, 1.0), b.load(found)), found)
+        result, target = b.load(found), kind
+        if kind is _VECTOR:
+            result, target = _across(b, result, True), _F64
+        place = b.inttoptr(found_at, target.as_pointer())
+        b.store(_larger(b, b.load(place, align=8), result), place, align=8)
+        return context.get_dummy_value()
+
+    def search(typingctx: Any, x: Any, n: Any, found: Any) -> tuple[Any, Any]:
+        return types.void(*[types.int64] * 3), codegen
+
+    return intrinsic(search)
+
+
+_tiny_cells = _make_search(_VECTOR)
+_tiny_lanes = _make_search(_ROW)
 _lanes_sum = _make_lanes(False, False)
 _lanes_sum_static = _make_lanes(True, False)
 _lanes_max = _make_lanes(False, True)
@@ -449,8 +479,13 @@ def _exponent_of(peak: float) -> Any:
 
 
 @jit
-def _run(ops: Any, index: Any, constants: Any, arena: Any, exponents: Any, peaks: Any, maximum: bool) -> None:
-    """Do all contractions; the powers of two taken out are added to `exponents`, one for each lane."""
+def _run(
+    ops: Any, index: Any, constants: Any, arena: Any, exponents: Any, peaks: Any, lost: Any, watch: bool, maximum: bool
+) -> None:
+    """Do all contractions; the powers of two taken out are added to `exponents`, one for each lane.
+
+    If told to watch, `lost` is set to 1 for lanes with entries so small that their products may vanish.
+    """
     n_lanes = len(exponents)
     cell = 8 * n_lanes
     base = arena.ctypes.data
@@ -480,6 +515,19 @@ def _run(ops: Any, index: Any, constants: Any, arena: Any, exponents: Any, peaks
             if exponent != 0:
                 exponents[0] += exponent
                 _scale(arena, op[Z], op[N_Z], 1, exponent)
+        if watch:
+            _look_for_tiny(arena, op[Z] * n_lanes, op[N_Z], lost)
+
+
+@jit
+def _look_for_tiny(arena: Any, first: int, count: int, lost: Any) -> None:
+    if len(lost) == 1:
+        _tiny_cells(arena.ctypes.data + 8 * first, count // _WIDTH, lost.ctypes.data)
+        for i in range(first + count // _WIDTH * _WIDTH, first + count):
+            if 0.0 < arena[i] < _TINY:
+                lost[0] = 1.0
+    else:
+        _tiny_lanes(arena.ctypes.data + 8 * first, count, lost.ctypes.data)
 
 
 @jit
@@ -611,28 +659,35 @@ def infer_rows(
     marginals: Any,
     walk: Any,
     tally: Any,
+    again: Any,
 ) -> None:
     """Rows [start, stop): log P(evidence), and what else is asked for by arrays that are not empty.
 
-    The work space is the arena, exponents and largest entries of each lane. `marginals`: one column for each state.
-    `walk`: how to go down (`_trace`), random numbers, states (row, draw, variable). `tally`: where adjoints are added
-    up, weights of the rows, and derivatives of log P(evidence) by the constants.
+    The work space is the arena, and exponents, largest entries, sums and flags of each lane. `marginals`: one column
+    for each state. `walk`: how to go down (`_trace`), random numbers, states (row, draw, variable). `tally`: where
+    adjoints are added up, weights of the rows, and derivatives of log P(evidence) by the constants. `again` becomes
+    True for rows whose results are not to be trusted, and that were not added up.
     """
     # One function for all: what it calls is compiled into it, and that takes seconds.
     lambdas, loads, load_variables, forward, backward, outputs, index, constants, root = program
-    arena, exponents, peaks = work
+    arena, exponents, peaks, totals, lost = work
     steps, scopes, offsets, uniforms, states = walk
     leaves, weights, counts = tally
     n_lanes = len(exponents)
     n_draws = states.shape[1]
     down = marginals.shape[1] > 0 or len(leaves) > 0
+    watch = len(again) > 0
     for row in range(start, stop, n_lanes):
         count = min(n_lanes, stop - row)
         _load(codes, soft, row, stop, lambdas, loads, load_variables, index, constants, arena, exponents)
         exponents[:] = 0
+        lost[:] = 0.0
+        if watch:
+            for i in range(len(lambdas)):
+                _look_for_tiny(arena, lambdas[i, 1] * n_lanes, lambdas[i, 2], lost)
         for direction in range(2 if down else 1):
             ops = backward if direction else forward
-            _run(ops, index, constants, arena, exponents, peaks, maximum)
+            _run(ops, index, constants, arena, exponents, peaks, lost, watch, maximum)
             if direction == 0:
                 for lane in range(count):
                     log_evidence[row + lane] = _log_root(root, constants, arena, lane, n_lanes, exponents[lane], shift)
@@ -641,6 +696,10 @@ def infer_rows(
         for lane in range(count):
             r = row + lane
             possible = log_evidence[r] > -np.inf
+            if watch:
+                again[r] = lost[lane] > 0.0
+                if again[r]:
+                    continue
             for draw in range(n_draws):
                 for variable in range(codes.shape[1]):
                     states[r, draw, variable] = codes[r, variable]
@@ -662,9 +721,9 @@ def infer_rows(
         if len(leaves) > 0:
             for lane in range(n_lanes):
                 r = row + lane
-                fit = lane < count and log_evidence[min(r, stop - 1)] > -np.inf
+                fit = lane < count and log_evidence[min(r, stop - 1)] > -np.inf and lost[lane] == 0.0
                 peaks[lane] = weights[r] if fit else 0.0
-            _tally(leaves, load_variables, index, constants, codes, arena, n_lanes, row, count, peaks, counts)
+            _tally(leaves, load_variables, index, constants, codes, arena, totals, row, count, peaks, counts)
 
 
 @jit
@@ -695,14 +754,14 @@ def _tally(
     constants: Any,
     codes: Any,
     arena: Any,
-    n_lanes: int,
+    totals: Any,
     row: int,
     count: int,
     weights: Any,
     counts: Any,
 ) -> None:
     """Add weight times the derivative of log P(evidence) by each entry of the constants, row after row."""
-    totals = np.empty(n_lanes)
+    n_lanes = len(totals)
     for i in range(len(leaves)):
         adjoint, size, table, constant, first, last = leaves[i]
         if table < 0:  # the same entries for all rows
@@ -775,6 +834,186 @@ def _trace(
                         if target < total:
                             break
             if not maximum:
+                target = uniforms[i] * total
+        for j in range(k_first, k_last):
+            states[scopes[j, 0]] = chosen // scopes[j, 1] % scopes[j, 2]
+
+
+# ---- the same in logarithms: slow, for what is too far apart for numbers ---------------------------------------------
+
+
+@jit
+def _log_sum(peak: float, total: float, value: float) -> Any:
+    """Add one more to ``exp(peak) * total``."""
+    if value == -np.inf:
+        return peak, total
+    if value <= peak:
+        return peak, total + math.exp(value - peak)
+    return value, total * math.exp(peak - value) + 1.0
+
+
+@jit
+def _contract_logs(op: Any, x: Any, y: Any, z: Any, index: Any, maximum: bool) -> None:
+    """One contraction of a program for single rows; x, y, z hold logarithms."""
+    table = op[TABLE]
+    n_hi, n_lo, n_kh, n_kl, variant = op[N_HI], op[N_LO], op[N_KH], op[N_KL], op[VARIANT]
+    x_step, y_step = int(variant == 2), int(variant >= 1)
+    lo_table = table + 2 * n_hi
+    kh_table = lo_table + 2 * n_lo
+    kl_table = kh_table + 2 * n_kh
+    z_run = op[RUN] if op[MODE] == Z_RUNS or op[MODE] == Z_TILES else 1
+    k_run = op[RUN] if op[MODE] == K_RUNS else 1
+    to = op[Z]
+    for hi in range(n_hi):
+        for lo in range(n_lo):
+            x_z = op[X] + index[table + hi] + index[lo_table + lo]
+            y_z = op[Y] + index[table + n_hi + hi] + index[lo_table + n_lo + lo]
+            for r in range(z_run):
+                peak, total = -np.inf, 0.0
+                for kh in range(n_kh):
+                    for kl in range(n_kl):
+                        x_k = x_z + r * x_step + index[kh_table + kh] + index[kl_table + kl]
+                        y_k = y_z + r * y_step + index[kh_table + n_kh + kh] + index[kl_table + n_kl + kl]
+                        for k in range(k_run):
+                            value = x[x_k + k * x_step] + y[y_k + k * y_step]
+                            if maximum:
+                                peak = max(peak, value)
+                            else:
+                                peak, total = _log_sum(peak, total, value)
+                z[to] = peak + math.log(total) if total > 0.0 else peak
+                to += 1
+
+
+@jit
+def fold_in_logs(ops: Any, index: Any, constants: Any, maximum: bool) -> None:
+    """What `fold` does, without taking anything out."""
+    for i in range(len(ops)):
+        _contract_logs(ops[i], constants, constants, constants, index, maximum)
+
+
+@jit
+def infer_in_logs(
+    program: Any,
+    shift: float,
+    codes: Any,
+    soft: Any,
+    rows: Any,
+    arena: Any,
+    maximum: bool,
+    log_evidence: Any,
+    marginals: Any,
+    walk: Any,
+    tally: Any,
+) -> None:
+    """What `infer_rows` does, for these rows; constants and the arena hold logarithms.
+
+    Tally: where adjoints are, the contractions of `unfold` and their tables of offsets, work space, weights, and sums,
+    which take posterior probabilities of what each entry of the constants stands for.
+    """
+    lambdas, loads, load_variables, forward, backward, outputs, index, constants, root = program
+    steps, scopes, offsets, uniforms, states = walk
+    leaves, unfolding, unfolding_index, derivatives, weights, counts = tally
+    for r in rows:
+        for i in range(len(lambdas)):
+            variable, base, size, offset = lambdas[i]
+            code = codes[r, variable]
+            for state in range(size):
+                value = 0.0 if code < 0 or code == state else -np.inf
+                if soft.shape[0] > 0:
+                    value += math.log(soft[r, offset + state]) if soft[r, offset + state] > 0.0 else -np.inf
+                arena[base + state] = value
+        for i in range(len(loads)):
+            base, size, table, start, first, last = loads[i]
+            for j in range(first, last):
+                start += codes[r, load_variables[j, 0]] * load_variables[j, 1]
+            for cell in range(size):
+                arena[base + cell] = constants[start + index[table + cell]]
+        for direction in range(2):
+            ops = backward if direction else forward
+            for i in range(len(ops)):
+                op = ops[i]
+                x = constants if op[X_STATIC] else arena
+                y = constants if op[Y_STATIC] else arena
+                _contract_logs(op, x, y, arena, index, maximum)
+            if direction == 0:
+                value = constants[root[0]] if root[1] else arena[root[0]]
+                log_evidence[r] = value + shift
+                arena[root[2]] = 0.0
+        total = constants[root[0]] if root[1] else arena[root[0]]
+        possible = total > -np.inf
+        for draw in range(states.shape[1]):
+            for variable in range(codes.shape[1]):
+                states[r, draw, variable] = codes[r, variable]
+            if possible:
+                _trace_logs(steps, scopes, offsets, constants, arena, uniforms[r, draw], maximum, states[r, draw])
+        for i in range(len(outputs)):
+            base, size, column, variable = outputs[i]
+            for state in range(size):
+                value = np.nan
+                if possible and base < 0:
+                    value = 1.0 if codes[r, variable] == state else 0.0
+                elif possible:
+                    value = math.exp(arena[base + state] - total)
+                marginals[r, column + state] = value
+            if possible and base >= 0:
+                share = 0.0
+                for state in range(size):
+                    share += marginals[r, column + state]
+                for state in range(size):
+                    marginals[r, column + state] /= share
+        if len(leaves) == 0 or not possible or not weights[r] > 0.0:
+            continue
+        derivatives[:] = -np.inf
+        for i in range(len(leaves)):
+            adjoint, size, table, start, first, last = leaves[i]
+            for j in range(first, last):
+                start += codes[r, load_variables[j, 0]] * load_variables[j, 1]
+            for cell in range(size):
+                place = start + (index[table + cell] if table >= 0 else cell)
+                derivatives[place] = arena[adjoint + cell]
+        for i in range(len(unfolding)):
+            op = unfolding[i]
+            x = constants if op[X_STATIC] else derivatives
+            y = constants if op[Y_STATIC] else derivatives
+            _contract_logs(op, x, y, derivatives, unfolding_index, False)
+        for cell in range(len(counts)):
+            value = constants[cell] + derivatives[cell] - total
+            if value > -np.inf:
+                counts[cell] += weights[r] * math.exp(value)
+
+
+@jit
+def _trace_logs(
+    steps: Any, scopes: Any, offsets: Any, constants: Any, arena: Any, uniforms: Any, maximum: bool, states: Any
+) -> None:
+    """`_trace` in logarithms."""
+    for i in range(len(steps)):
+        x, x_static, x_first, x_last, y, y_static, y_first, y_last, table, n_k, k_first, k_last = steps[i]
+        for j in range(x_first, x_last):
+            x += states[scopes[j, 0]] * scopes[j, 1]
+        for j in range(y_first, y_last):
+            y += states[scopes[j, 0]] * scopes[j, 1]
+        best = -np.inf
+        chosen = 0
+        target = total = 0.0
+        for again in range(1 if maximum else 3):  # the largest; the sum; where the sum passes the target
+            total = 0.0
+            for k in range(n_k):
+                x_cell = x + offsets[table + k]
+                y_cell = y + offsets[table + n_k + k]
+                value = constants[x_cell] if x_static else arena[x_cell]
+                value += constants[y_cell] if y_static else arena[y_cell]
+                if again == 0:
+                    if value > best:
+                        best = value
+                        chosen = k
+                elif value > -np.inf:
+                    total += math.exp(value - best)
+                    if again == 2 and math.exp(value - best) > 0.0:
+                        chosen = k
+                        if target < total:
+                            break
+            if again == 1:
                 target = uniforms[i] * total
         for j in range(k_first, k_last):
             states[scopes[j, 0]] = chosen // scopes[j, 1] % scopes[j, 2]
