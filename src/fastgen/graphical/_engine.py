@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from itertools import accumulate, pairwise
@@ -221,6 +221,16 @@ class _Program:
         self.fold_records, self.fold_index = self._assemble(self._fixed, False, self.plan.query.maximum)
         self._fill(plan.graph)
 
+    @cached_property
+    def pairs(self) -> Integers:
+        """Tables and their adjoints: first cells, size. Empty if only the root has one."""
+        query = self.plan.query
+        if not (query.targets or query.counts):
+            return _NO_PAIRS
+        nodes = np.flatnonzero(self.adjoint >= 0)
+        static, entries = self.tree.arrays[6], self.tree.arrays[8]
+        return np.stack([self.base[nodes], static[nodes], self.adjoint[nodes], entries[nodes]], 1).astype(np.int64)
+
     def _assemble(self, calls: Integers, lanes: bool, maximum: bool, known: Any = None) -> tuple[Any, Any]:
         """Records of contractions, and their tables of offsets."""
         known = _NO_OFFSETS if known is None else known
@@ -237,10 +247,11 @@ class _Program:
             taken += kernels.fold(self.fold_records, self.fold_index, constants, plan.query.maximum, self.fold_shifts)
         self.shift = plan.factor_shift + taken * _LN2
         self.constants = constants
-        # Can entries vanish that matter? Must all rows be done with logarithms?
+        # Can entries vanish that matter? Are there tiny ones to begin with? Must all rows be done with logarithms? Also
+        # for counts with tiny constants, since derivatives by these are beyond the range of floats.
         self.watch = bool(spread + plan.scopes.log_sizes.sum() > _SAFE)
-        positive = constants[constants > 0.0] if self.watch else constants
-        self.vanishing = self.watch and (widest > _WIDEST or bool(positive.min(initial=1.0) < 2.0**-_WIDEST))
+        self.tiny = self.watch and bool(constants.min(initial=1.0, where=constants > 0.0) < 2.0**-_WIDEST)
+        self.vanishing = (self.watch and widest > _WIDEST) or (self.tiny and plan.query.counts)
         self._logs: Array | None = None
 
     def _constants(self, graph: FactorGraph, logs: bool) -> tuple[Array, int, float, float]:
@@ -348,7 +359,7 @@ class _Program:
         ``more``: what is to be added to these.
         """
         which, records, index = self._unfolding
-        if len(which):
+        if len(self.constants):
             _kernels().unfold(records, self.fold_shifts[which], index, self.constants, counts)
         tables = []
         for number, factor in enumerate(self.plan.graph.factors):
@@ -381,20 +392,31 @@ class _Program:
         marginals: Array | None = None,
         walk: tuple[Array, Codes] | None = None,
         tally: tuple[Array, Array, list[tuple[int, int]]] | None = None,
+        check: Callable[[Integers], NDArray[np.bool_]] | None = None,
     ) -> Array | None:
         """Run the kernel over all rows, on threads.
 
         ``walk``: random numbers and states, (row, draw, step) and (row, draw, variable). ``tally``: weights, sums for
-        each segment of rows, the segments. Returns what is to be added to the sums, see `spread`.
+        each segment of rows, the segments. ``check``: of rows with tiny entries, which are to be done again; for
+        programs that do not find that out. Returns what is to be added to the sums, see `spread`.
         """
-        n = len(codes)
         table = np.empty((0, 0)) if marginals is None else marginals
         down = (*self.steps, *walk) if walk else _NO_WALK
-        again = np.full(n, self.vanishing) if self.watch or len(soft) else _NO_FLAGS
-        if not self.vanishing:
-            self._infer(codes, soft, log_evidence, table, down, tally, again)
+        again = self.doubts(codes, soft, log_evidence, table, down, tally)
         rows = np.flatnonzero(again)
+        if len(rows) and check is not None and not self.vanishing:
+            rows = rows[check(rows)]
         return self._infer_in_logs(codes, soft, rows, log_evidence, table, down, tally) if len(rows) else None
+
+    def doubts(
+        self, codes: Codes, soft: Array, log_evidence: Array, table: Array, down: Any = None, tally: Any = None
+    ) -> NDArray[np.bool_]:
+        """Do what `infer` does, but rows that need logarithms: return which."""
+        doubtful = self.tiny or self.vanishing
+        again = np.full(len(codes), doubtful) if self.watch or len(soft) else _NO_FLAGS
+        if not self.vanishing:
+            self._infer(codes, soft, log_evidence, table, _NO_WALK if down is None else down, tally, again)
+        return again
 
     def _infer_in_logs(
         self, codes: Codes, soft: Array, rows: Integers, log_evidence: Array, table: Array, down: Any, tally: Any
@@ -436,7 +458,20 @@ class _Program:
             work = arena, *_lane_state(1)
             counts = leaves, weights, _NOTHING
             kernels.infer_rows(
-                alone, self.shift, codes, soft, 0, 1, work, maximum, log_evidence, table, down, counts, again
+                alone,
+                self.shift,
+                codes,
+                soft,
+                0,
+                1,
+                work,
+                maximum,
+                log_evidence,
+                table,
+                down,
+                counts,
+                again,
+                self.pairs,
             )
             self._keep([arena], 1)
             return
@@ -467,6 +502,7 @@ class _Program:
                             down,
                             counts,
                             again,
+                            self.pairs,
                         )
 
             def body(start: int, stop: int) -> None:
@@ -514,6 +550,7 @@ _NO_INDEX = np.empty(0, np.int32)
 _NO_OFFSETS = np.empty((0, 3), np.int64), np.empty((0, 3), np.int64), 0
 _FIRST = np.zeros(1, np.int64)
 _NO_LEAVES = np.empty((0, 6), np.int64)
+_NO_PAIRS = np.empty((0, 4), np.int64)
 _NO_WALK = (
     np.empty((0, 12), np.int64),
     np.empty((0, 3), np.int64),
@@ -928,6 +965,21 @@ class Engine:
         """Return log P(evidence) of each row, -inf where it is impossible; see `marginals`."""
         return self._infer(self._codes(evidence), soft, ())[1]
 
+    def _check_of(self, plan: Plan, codes: Codes, weights: Array) -> Callable[[Integers], NDArray[np.bool_]]:
+        """For queries without adjoints: ask the one for all marginals. If that is too large, nothing is done again."""
+        query = replace(plan.query, targets=self._every, traced=False)
+
+        def check(rows: Integers) -> NDArray[np.bool_]:
+            try:
+                program = self._plan(query).program
+            except EngineLimitError:
+                return np.zeros(len(rows), np.bool_)
+            table = np.empty((len(rows), self._every_span[-1][1]))
+            given = weights[rows] if len(weights) else weights
+            return program.doubts(codes[rows], given, np.empty(len(rows)), table)
+
+        return check
+
     def _infer(self, codes: Codes, soft: Any, targets: tuple[int, ...]) -> tuple[Array, Array]:
         if soft is None and (distinct := _distinct(codes)) is not None:
             first, kind = distinct
@@ -939,10 +991,13 @@ class Engine:
         log_evidence = np.empty(len(codes))
         for plan, rows in self._groups(codes, soft_variables, targets):
             if rows is None:
-                plan.program.infer(codes, weights, log_evidence, table)
+                check = None if targets else self._check_of(plan, codes, weights)
+                plan.program.infer(codes, weights, log_evidence, table, check=check)
             else:
                 part, part_log = np.empty((len(rows), table.shape[1])), np.empty(len(rows))
-                plan.program.infer(codes[rows], weights[rows] if len(weights) else weights, part_log, part)
+                part_codes, part_weights = codes[rows], weights[rows] if len(weights) else weights
+                check = None if targets else self._check_of(plan, part_codes, part_weights)
+                plan.program.infer(part_codes, part_weights, part_log, part, check=check)
                 table[rows], log_evidence[rows] = part, part_log
         return table, log_evidence + shift if soft_variables else log_evidence
 
@@ -1025,7 +1080,8 @@ class Engine:
                 part = np.empty((*shape[:2], self.graph.n_variables), np.int32)
                 part_log = np.empty(len(block))
                 part_weights = weights[block] if len(weights) else weights
-                program.infer(codes[block], part_weights, part_log, walk=(uniforms, part))
+                check = self._check_of(plan, codes[block], part_weights)
+                program.infer(codes[block], part_weights, part_log, walk=(uniforms, part), check=check)
                 log_value[block] = part_log
                 if blocks == 1:
                     states[block] = part

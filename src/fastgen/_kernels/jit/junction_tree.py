@@ -15,7 +15,8 @@ vectoriser makes of loops over an arena that is read and written cannot be relie
 Each result whose largest entry leaves [2^-200, 2^200] is multiplied by a power of two, which is exact. Entries of one
 table can still be so far apart that the small ones vanish, and later turn out to have been all that is possible. Where
 the tables allow that, results are looked through for positive entries below 2^-500, whose products are still no less
-than 2^-1000; a row that has some is done again with logarithms (`infer_in_logs`).
+than 2^-1000. In a row that has some, two tables that nearly exclude each other (their product is below 2^-300, or the
+product of a table and its adjoint) may have lost what matters; it is done again with logarithms (`infer_in_logs`).
 """
 
 import math
@@ -51,6 +52,7 @@ _ROW = ir.VectorType(_F64, LANES)
 _BIG = 2.0**200
 _SMALL = 2.0**-200
 _TINY = 2.0**-500
+_STEEP = 2.0**-300
 
 
 def _vector_of(kind: Any, value: float) -> Any:
@@ -480,11 +482,21 @@ def _exponent_of(peak: float) -> Any:
 
 @jit
 def _run(
-    ops: Any, index: Any, constants: Any, arena: Any, exponents: Any, peaks: Any, lost: Any, watch: bool, maximum: bool
+    ops: Any,
+    index: Any,
+    constants: Any,
+    arena: Any,
+    exponents: Any,
+    peaks: Any,
+    tiny: Any,
+    steep: Any,
+    watch: bool,
+    maximum: bool,
 ) -> None:
     """Do all contractions; the powers of two taken out are added to `exponents`, one for each lane.
 
-    If told to watch, `lost` is set to 1 for lanes with entries so small that their products may vanish.
+    If told to watch, `tiny` is set to 1 for lanes with entries so small that their products may vanish, `steep` where
+    the largest entry of a product is small.
     """
     n_lanes = len(exponents)
     cell = 8 * n_lanes
@@ -507,27 +519,46 @@ def _run(
             if low < _SMALL or high > _BIG:
                 for lane in range(n_lanes):
                     exponent = _exponent_of(peaks[lane])
+                    if peaks[lane] < _STEEP:
+                        steep[lane] = 1.0
                     if exponent != 0:
                         exponents[lane] += exponent
                         _scale(arena, op[Z] * n_lanes + lane, op[N_Z], n_lanes, exponent)
         else:
-            exponent = _exponent_of(_contract_row(op, x, y, z, table, maximum))
+            peak = _contract_row(op, x, y, z, table, maximum)
+            exponent = _exponent_of(peak)
+            if peak < _STEEP:
+                steep[0] = 1.0
             if exponent != 0:
                 exponents[0] += exponent
                 _scale(arena, op[Z], op[N_Z], 1, exponent)
         if watch:
-            _look_for_tiny(arena, op[Z] * n_lanes, op[N_Z], lost)
+            _look_for_tiny(arena, op[Z] * n_lanes, op[N_Z], tiny)
 
 
 @jit
-def _look_for_tiny(arena: Any, first: int, count: int, lost: Any) -> None:
-    if len(lost) == 1:
-        _tiny_cells(arena.ctypes.data + 8 * first, count // _WIDTH, lost.ctypes.data)
+def _look_for_tiny(arena: Any, first: int, count: int, tiny: Any) -> None:
+    if len(tiny) == 1:
+        _tiny_cells(arena.ctypes.data + 8 * first, count // _WIDTH, tiny.ctypes.data)
         for i in range(first + count // _WIDTH * _WIDTH, first + count):
             if 0.0 < arena[i] < _TINY:
-                lost[0] = 1.0
+                tiny[0] = 1.0
     else:
-        _tiny_lanes(arena.ctypes.data + 8 * first, count, lost.ctypes.data)
+        _tiny_lanes(arena.ctypes.data + 8 * first, count, tiny.ctypes.data)
+
+
+@jit
+def _exclusive(pairs: Any, constants: Any, arena: Any, lane: int, n_lanes: int) -> bool:
+    """Whether some table and its adjoint nearly exclude each other."""
+    for i in range(len(pairs)):
+        base, static, adjoint, size = pairs[i]
+        total = 0.0
+        for cell in range(size):
+            value = constants[base + cell] if static else arena[(base + cell) * n_lanes + lane]
+            total += value * arena[(adjoint + cell) * n_lanes + lane]
+        if total < _STEEP:
+            return True
+    return False
 
 
 @jit
@@ -560,7 +591,11 @@ def fold(ops: Any, index: Any, constants: Any, maximum: bool, shifts: Any) -> in
 
 @jit
 def unfold(ops: Any, shifts: Any, index: Any, constants: Any, counts: Any) -> None:
-    """The adjoints of `fold`: derivatives by products into derivatives by what was multiplied."""
+    """The adjoints of `fold`: derivatives by products into derivatives by what was multiplied.
+
+    Those by zeros, which may be as large as one likes, and count for nothing in the end, are set to 0.
+    """
+    _forget_zeros(constants, counts, 0, len(counts))
     for i in range(len(ops)):
         op = ops[i]
         x = constants.ctypes.data if op[X_STATIC] else counts.ctypes.data
@@ -569,6 +604,14 @@ def unfold(ops: Any, shifts: Any, index: Any, constants: Any, counts: Any) -> No
             op, x + 8 * op[X], y + 8 * op[Y], counts.ctypes.data + 8 * op[Z], index.ctypes.data + 4 * op[TABLE], False
         )
         _scale(counts, op[Z], op[N_Z], 1, shifts[i])
+        _forget_zeros(constants, counts, op[Z], op[Z] + op[N_Z])
+
+
+@jit
+def _forget_zeros(constants: Any, counts: Any, first: int, last: int) -> None:
+    for cell in range(first, last):
+        if constants[cell] == 0.0:
+            counts[cell] = 0.0
 
 
 @jit
@@ -660,17 +703,19 @@ def infer_rows(
     walk: Any,
     tally: Any,
     again: Any,
+    pairs: Any,
 ) -> None:
     """Rows [start, stop): log P(evidence), and what else is asked for by arrays that are not empty.
 
     The work space is the arena, and exponents, largest entries, sums and flags of each lane. `marginals`: one column
     for each state. `walk`: how to go down (`_trace`), random numbers, states (row, draw, variable). `tally`: where
-    adjoints are added up, weights of the rows, and derivatives of log P(evidence) by the constants. `again` becomes
-    True for rows whose results are not to be trusted, and that were not added up.
+    adjoints are added up, weights of the rows, and derivatives of log P(evidence) by the constants. `again`: empty, or
+    True where there are tiny constants; becomes True for rows in which something may be lost, and which were not added
+    up: such with tiny entries, if their tables and adjoints (`pairs`) nearly exclude each other, or are not known.
     """
     # One function for all: what it calls is compiled into it, and that takes seconds.
     lambdas, loads, load_variables, forward, backward, outputs, index, constants, root = program
-    arena, exponents, peaks, totals, lost = work
+    arena, exponents, peaks, totals, tiny = work
     steps, scopes, offsets, uniforms, states = walk
     leaves, weights, counts = tally
     n_lanes = len(exponents)
@@ -681,13 +726,16 @@ def infer_rows(
         count = min(n_lanes, stop - row)
         _load(codes, soft, row, stop, lambdas, loads, load_variables, index, constants, arena, exponents)
         exponents[:] = 0
-        lost[:] = 0.0
+        tiny[:] = 0.0
+        totals[:] = 0.0  # here: whether a product was steep
         if watch:
+            for lane in range(count):
+                tiny[lane] = 1.0 if again[row + lane] else 0.0
             for i in range(len(lambdas)):
-                _look_for_tiny(arena, lambdas[i, 1] * n_lanes, lambdas[i, 2], lost)
+                _look_for_tiny(arena, lambdas[i, 1] * n_lanes, lambdas[i, 2], tiny)
         for direction in range(2 if down else 1):
             ops = backward if direction else forward
-            _run(ops, index, constants, arena, exponents, peaks, lost, watch, maximum)
+            _run(ops, index, constants, arena, exponents, peaks, tiny, totals, watch, maximum)
             if direction == 0:
                 for lane in range(count):
                     log_evidence[row + lane] = _log_root(root, constants, arena, lane, n_lanes, exponents[lane], shift)
@@ -697,8 +745,12 @@ def infer_rows(
             r = row + lane
             possible = log_evidence[r] > -np.inf
             if watch:
-                again[r] = lost[lane] > 0.0
-                if again[r]:
+                doubt = tiny[lane] > 0.0
+                if doubt and possible and totals[lane] == 0.0 and len(pairs) > 0:
+                    doubt = _exclusive(pairs, constants, arena, lane, n_lanes)
+                again[r] = doubt
+                tiny[lane] = 1.0 if doubt else 0.0
+                if doubt and len(pairs) > 0:
                     continue
             for draw in range(n_draws):
                 for variable in range(codes.shape[1]):
@@ -721,7 +773,7 @@ def infer_rows(
         if len(leaves) > 0:
             for lane in range(n_lanes):
                 r = row + lane
-                fit = lane < count and log_evidence[min(r, stop - 1)] > -np.inf and lost[lane] == 0.0
+                fit = lane < count and log_evidence[min(r, stop - 1)] > -np.inf and tiny[lane] == 0.0
                 peaks[lane] = weights[r] if fit else 0.0
             _tally(leaves, load_variables, index, constants, codes, arena, totals, row, count, peaks, counts)
 
