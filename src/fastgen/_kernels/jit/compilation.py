@@ -156,11 +156,15 @@ def prepare(n: int, pointers: Any, members_of: Any, log_sizes: Any) -> Any:
             if fill[a] == 0 and not simple:
                 waiting[n_waiting] = a
                 n_waiting += 1
-    core = np.flatnonzero(left)
-    m = len(core)
+    m = n - done
+    core = np.empty(m, np.int64)
     number = np.full(n, -1)
-    for i in range(m):
-        number[core[i]] = i
+    at = 0
+    for v in range(n):
+        if left[v]:
+            core[at] = v
+            number[v] = at
+            at += 1
     small = np.zeros((m, max(1, (m + 63) // 64)), np.uint64)
     for i in range(m):
         count = _members(adjacency[core[i]], neighbours)
@@ -544,7 +548,8 @@ def contract_tree(sizes: Any, leaf_pointers: Any, leaf_members: Any, static_leav
                     bucket[k] = owner[entry]
                     k += 1
                 entry = following[entry]
-            bucket[:k].sort()
+            for i in range(k // 2):  # the latest came first
+                bucket[i], bucket[k - 1 - i] = bucket[k - 1 - i], bucket[i]
         else:  # what is left has no variables: constants first
             for constant in range(2):
                 for node in range(n):
@@ -699,10 +704,16 @@ def search(
     found = np.empty(m, np.int64)
     trial = order.copy()
     totals = np.full(3, np.inf)
-    if first == 0 and core[2].min() == core[2].max():
-        rules[2] = False  # the same as the first one
+    if first == 0:
+        same = True
+        for size in core[2]:
+            same = same and size == core[2][0]
+        rules[2] = not same  # otherwise it does what the first one does
     for seed in range(first, last):
-        if seed * per_run * rules.sum() > min(max(least, fewest * per_state), most):
+        n_rules = 0
+        for rule in range(3):
+            n_rules += int(rules[rule])
+        if seed * per_run * n_rules > min(max(least, fewest * per_state), most):
             break
         for rule in range(3):
             if not rules[rule]:
