@@ -683,7 +683,8 @@ def search(
         States of the cliques and work of what was found before.
     patience : tuple of float
         What an entry of a table costs later, what a run costs, in the same unit, the cost up to which rounds are made
-        in any case, and that up to which they are made at most.
+        in any case (if there are as many as a thousandth of that in states), and that up to which they are made at
+        most.
     rules : bool array
         Which are used; those that do far worse than the others with seed 0 are taken out.
     free : int array
@@ -713,7 +714,7 @@ def search(
         n_rules = 0
         for rule in range(3):
             n_rules += int(rules[rule])
-        if seed * per_run * n_rules > min(max(least, fewest * per_state), most):
+        if seed * per_run * n_rules > min(max(min(least, 1000.0 * fewest), fewest * per_state), most):
             break
         for rule in range(3):
             if not rules[rule]:
