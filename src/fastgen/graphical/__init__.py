@@ -45,7 +45,12 @@ if TYPE_CHECKING:
     from fastgen.graphical.boltzmann import RestrictedBoltzmannMachine
     from fastgen.graphical.gaussian_markov import GaussianMarkovRandomField
     from fastgen.graphical.linear_gaussian import LinearGaussianNetwork
-    from fastgen.graphical.markov_random_field import Assignment, Marginals, MarkovRandomField
+    from fastgen.graphical.markov_random_field import (
+        Assignment,
+        Marginals,
+        MarkovRandomField,
+        UnnormalisedWarning,
+    )
     from fastgen.graphical.network_classifier import BayesianNetworkClassifier
 
 _HOMES = {
@@ -74,6 +79,7 @@ _HOMES = {
     "RestrictedBoltzmannMachine": "boltzmann",
     "StructureResult": "_structure",
     "TreeReweightedResult": "_message_passing",
+    "UnnormalisedWarning": "markov_random_field",
     "belief_propagation": "_message_passing",
     "chow_liu": "_structure",
     "cpdag": "_structure",
@@ -121,6 +127,7 @@ __all__ = [
     "RestrictedBoltzmannMachine",
     "StructureResult",
     "TreeReweightedResult",
+    "UnnormalisedWarning",
     "belief_propagation",
     "chow_liu",
     "cpdag",

@@ -878,62 +878,104 @@ class _Program:
         return np.array(groups, np.int64).reshape(-1, 6), np.array(slots, np.int64).reshape(-1, 2), flat
 
 
-class _Search:
-    """Finds states of positive probability: depth first, the variable with the fewest states left next."""
+class NothingFoundError(ValueError):
+    """A search for states of positive probability gave up: there may be some."""
 
-    def __init__(self, cardinalities: tuple[int, ...], free: list[int], factors: list[tuple[tuple[int, ...], Array]]):
-        self.cardinalities, self.free = cardinalities, free
-        self.hard = [(scope, table > 0) for scope, table in factors if not (table > 0).all()]
-        self.of: dict[int, list[int]] = {v: [] for v in free}
-        for number, (scope, _) in enumerate(self.hard):
-            for v in scope:
-                self.of[v].append(number)
 
-    def state(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Random where it is free to be."""
-        x = np.full(len(self.cardinalities), -1)
-        loose = [v for v in self.free if not self.of[v]]
-        x[loose] = rng.integers(0, np.array([self.cardinalities[v] for v in loose], np.int64))
-        domains = {v: np.ones(self.cardinalities[v], bool) for v in self.free if self.of[v]}
-        self.steps = 0
-        for number in range(len(self.hard)):
-            if not self._narrow(number, x, domains):
-                raise ValueError("all states have probability zero")
-        stack: list[tuple[int, list[int], dict[int, NDArray[np.bool_]]]] = []
-        while True:
-            open_ = [v for v in domains if x[v] < 0]
-            if not open_:
-                return x
-            v = min(open_, key=lambda v: (int(domains[v].sum()), -len(self.of[v])))
-            stack.append((v, rng.permutation(np.flatnonzero(domains[v])).tolist(), domains))
-            while True:
-                if not stack:
-                    raise ValueError("all states have probability zero, given the evidence")
-                v, states, before = stack[-1]
-                x[v] = -1
-                if not states:
-                    stack.pop()
-                    continue
-                self.steps += 1
-                if self.steps > _SEARCH_STEPS + 20 * len(x):
-                    raise ValueError(
-                        f"no state of positive probability was found in {self.steps} steps: pass one as start"
-                    )
-                x[v] = states.pop()
-                domains = dict(before)
-                if all(self._narrow(number, x, domains) for number in self.of[v]):
-                    break
+class Search:
+    """Finds states that no factor forbids: depth first, with what each choice rules out struck out at once.
 
-    def _narrow(self, number: int, x: NDArray[np.int64], domains: dict[int, NDArray[np.bool_]]) -> bool:
-        """Strike out the states that a factor forbids; return whether each variable has one left."""
-        scope, table = self.hard[number]
-        left: NDArray[np.bool_] = table[tuple(slice(None) if x[v] < 0 else int(x[v]) for v in scope)]
-        open_ = [v for v in scope if x[v] < 0]
-        for axis, v in enumerate(open_):  # states that are out for another variable allow nothing
-            left = np.logical_and(left, domains[v].reshape([-1 if i == axis else 1 for i in range(len(open_))]))
-        for axis, v in enumerate(open_):
-            domains[v] = np.asarray(left.any(axis=tuple(i for i in range(len(open_)) if i != axis)))
-        return bool(left.any())
+    Parameters
+    ----------
+    cardinality : int array (n,)
+    first, variable, stride, offset : int arrays
+        The factors that have zeros, as `fastgen._kernels.jit.markov` describes them.
+    allowed : bool array
+        Which entries of their tables are not zero.
+    """
+
+    def __init__(
+        self,
+        cardinality: NDArray[Any],
+        first: NDArray[Any],
+        variable: NDArray[Any],
+        stride: NDArray[Any],
+        offset: NDArray[Any],
+        allowed: NDArray[np.bool_],
+    ) -> None:
+        slot = np.argsort(variable, kind="stable")
+        degree = np.bincount(variable, minlength=len(cardinality))
+        own = np.concatenate([[0], np.cumsum(degree)])
+        owner = np.repeat(np.arange(len(offset)), np.diff(first))
+        parts = cardinality, first, variable, stride, offset
+        integers: list[NDArray[np.int64]] = [np.ascontiguousarray(part, np.int64) for part in parts]
+        self._hard = *integers, np.ascontiguousarray(allowed), *(part.astype(np.int64) for part in (own, slot, owner))
+        self.base = np.concatenate([[0], np.cumsum(integers[0])])
+        self._order = np.argsort(-degree, kind="stable")[: np.count_nonzero(degree)]
+        widths = np.add.reduceat(integers[0][variable], first[:-1]) if len(offset) else np.zeros(1, np.int64)
+        self._sizes = int(widths.max(initial=1)), int(np.diff(first).max(initial=1))
+
+    @classmethod
+    def of_factors(cls, cardinalities: tuple[int, ...], factors: list[tuple[tuple[int, ...], Array]]) -> "Search":
+        """For factors (scope, table) in C order."""
+        hard = [(scope, np.ascontiguousarray(table > 0)) for scope, table in factors if not (table > 0).all()]
+        sizes = np.array([table.size for _, table in hard], np.int64)
+        return cls(
+            np.array(cardinalities, np.int64),
+            np.cumsum([0, *(len(scope) for scope, _ in hard)]),
+            np.array([v for scope, _ in hard for v in scope], np.int64),
+            np.array([step for _, table in hard for step in table.strides], np.int64),
+            np.cumsum(sizes) - sizes,
+            np.concatenate([np.zeros(0, bool), *(table.ravel() for _, table in hard)]),
+        )
+
+    def state(self, score: Array, possible: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Return the states of all variables, those with high scores as far as it can be.
+
+        Parameters
+        ----------
+        score : array (states of all variables,)
+        possible : bool array, optional
+            Which states may be taken; all by default.
+
+        Raises
+        ------
+        ValueError
+            If there are no such states.
+        NothingFoundError
+            If none were found.
+        """
+        hard, base, order = self._hard, self.base, self._order
+        sizes = np.asarray(hard[0], np.int64)
+        n, F = len(sizes), len(hard[4])
+        left = np.ones(int(base[-1]), np.bool_) if possible is None else np.array(possible, np.bool_)
+        most = _SEARCH_STEPS + 20 * n
+        found = 0
+        if F:
+            work = (
+                np.zeros(n, np.int64),
+                np.full((2, int(sizes.max()) + 1), -1),
+                np.zeros((2, n), np.int64),
+                np.zeros((len(left) + 1, 2), np.int64),
+                np.zeros((n + 1, 3), np.int64),
+                np.zeros(F, np.int64),
+                np.zeros(F, np.bool_),
+                np.zeros(self._sizes[0], np.bool_),
+                np.zeros(self._sizes[1], np.int64),
+            )
+            found = _kernels().search(hard, base, score, left, order, most, *work)
+        if found > most:
+            raise NothingFoundError(f"no state of positive probability was found in {most} steps: pass one as start")
+        if not n:
+            return np.zeros(0, np.int64)
+        score = np.where(left, score, -np.inf)
+        top = np.maximum.reduceat(score, base[:-1])
+        if found < 0 or (top == -np.inf).any():
+            raise ValueError("all states that agree with the evidence have probability zero")
+        best = np.flatnonzero(score == np.repeat(top, sizes))
+        owner = np.searchsorted(base, best, "right") - 1
+        _, place = np.unique(owner, return_index=True)
+        return np.asarray(best[place] - base[:-1], np.int64)
 
 
 def gibbs(
@@ -1003,9 +1045,9 @@ def gibbs(
     program = _Program(cardinalities, free, factors)
     samples = np.empty((n_chains, n_samples, V), np.min_scalar_type(max(cardinalities, default=1) - 1))
     samples[:] = np.maximum(codes, 0)
-    search = _Search(cardinalities, free, factors)
     if start is None:
-        x = np.array([search.state(rng) for _ in range(n_chains)]).reshape(n_chains, V)
+        search = Search.of_factors(cardinalities, factors)
+        x = np.array([search.state(rng.random(search.base[-1])) for _ in range(n_chains)]).reshape(n_chains, V)
     else:
         x = _checked_start(start, n_chains, codes, cardinalities, factors)
 

@@ -288,6 +288,10 @@ class RestrictedBoltzmannMachine(ClassNamePrefixFeaturesOutMixin, TransformerMix
                 part = velocity
             parameter += part
 
+    def _generator(self, random_state: Any) -> np.random.Generator:
+        """The caller's, or that of the estimator."""
+        return as_generator(self.random_state if random_state is None else random_state)
+
     # ---- the model -------------------------------------------------------------------------------------------------
 
     def _fitted(self, X: ArrayLike) -> tuple[Array, _Units]:
@@ -393,6 +397,7 @@ class RestrictedBoltzmannMachine(ClassNamePrefixFeaturesOutMixin, TransformerMix
         n_betas : int
             Temperatures of each.
         random_state : None, int, numpy.random.Generator or RandomState
+            Default: that of the estimator.
 
         Returns
         -------
@@ -412,7 +417,7 @@ class RestrictedBoltzmannMachine(ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_number(n_betas, "n_betas", Integral, 1)
         if method == "exact":
             return self._enumerate(), 0.0
-        log_w = self._anneal(n_runs, n_betas, as_generator(random_state))
+        log_w = self._anneal(n_runs, n_betas, self._generator(random_state))
         m = len(self.components_)
         log_base = np.logaddexp(0, self.base_intercept_).sum() + m * np.log(2)
         weight = np.exp(log_w - log_w.max())
@@ -476,7 +481,7 @@ class RestrictedBoltzmannMachine(ClassNamePrefixFeaturesOutMixin, TransformerMix
             0.0 and 1.0.
         """
         V, _ = self._fitted(v)
-        rng = as_generator(self.random_state if random_state is None else random_state)
+        rng = self._generator(random_state)
         return self._gibbs(V, 1, _Units(rng))
 
     def _gibbs(self, V: Array, n_steps: int, units: _Units) -> Array:
@@ -496,16 +501,17 @@ class RestrictedBoltzmannMachine(ClassNamePrefixFeaturesOutMixin, TransformerMix
             Gibbs steps. During the first half the model is annealed from independent units, which finds more of its
             modes than a chain that starts among random ones. Draws are approximate: better for more steps.
         random_state : None, int, numpy.random.Generator or RandomState
+            Default: that of the estimator; if it is an int, each call returns the same rows.
 
         Returns
         -------
         array (n_samples, d)
-            0.0 and 1.0.
+            0.0 and 1.0. O(n_samples n_steps d n_components).
         """
         check_is_fitted(self, "components_")
         check_number(n_samples, "n_samples", Integral, 1)
         check_number(n_steps, "n_steps", Integral, 1)
-        rng = as_generator(random_state)
+        rng = self._generator(random_state)
         v = self._anneal(n_samples, max(1, n_steps // 2), rng, weights=False)
         return self._gibbs(v, n_steps - max(1, n_steps // 2), _Units(rng))
 

@@ -1,14 +1,15 @@
 """Markov random fields: undirected models of discrete variables, from a few factors to grids of a million nodes."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from itertools import product
 from math import prod
 from numbers import Integral, Real
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,11 +20,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastgen._parallel import Body, run_chunks, segments
 from fastgen._validation import Array, as_floats, as_generator, as_weights, check_choice, check_number
-from fastgen.graphical._engine import Engine, EngineLimitError, _distinct
-from fastgen.graphical._factors import Factor, FactorGraph
+from fastgen.graphical._engine import Cost, Engine, EngineLimitError, _distinct
+from fastgen.graphical._factors import DiscreteNetwork, Factor, FactorGraph
 from fastgen.graphical._graph_cuts import alpha_expansion, graph_cut
 
-__all__ = ["Assignment", "Marginals", "MarkovRandomField"]
+if TYPE_CHECKING:
+    from fastgen.graphical.bayesian_network import Query
+    from fastgen.graphical.formats._text import Source, Target
+
+__all__ = ["Assignment", "Marginals", "MarkovRandomField", "UnnormalisedWarning"]
 
 Codes = NDArray[np.int32]
 Flat = tuple[Any, ...]
@@ -33,17 +38,36 @@ _MARGINALS = "auto", "exact", "loopy", "mean_field", "gibbs"
 _MAPS = "auto", "exact", "max_product", "icm", "trw_s", "graph_cut", "alpha_expansion"
 _SAMPLERS = "auto", "exact", "gibbs", "swendsen_wang"
 _FITS = "likelihood", "pseudo_likelihood", "contrastive_divergence", "persistent_contrastive_divergence"
+_AUTO_OPTIONS = {
+    "graph_cut": (),
+    "exact": (),
+    "alpha_expansion": ("start", "max_cycles"),
+    "trw_s": ("max_iter", "tol"),
+    "icm": ("start", "n_starts", "max_sweeps", "random_state"),
+}
+"""What `MarkovRandomField.map` tries by itself, and the options of each."""
+_LOOPY_OPTIONS = "damping", "schedule", "max_iter", "tol", "n_threads"
+_MOST_CODE = 2**31 - 1
 _AUTO_VARIABLES = 2000
 """Models with more variables, unless they are forests, are not given to the engine by themselves: even a forecast
 would take seconds."""
 _ISING = np.array([[1.0, -1.0], [-1.0, 1.0]])
 _IMPOSSIBLE = "a row of X has probability 0 whatever the parameters: it meets a potential that is 0"
 _LEAST_GRADIENT = 1e-7  # below it, the objective no longer tells steps apart
+_MOST_LOG = 500.0  # of a factor that is a constant
 _NS = 4.0  # for each slot of a factor that is looked up
 
 
 def _kernels() -> Any:
     return import_module("fastgen._kernels.jit.markov")
+
+
+def _sampling() -> Any:
+    return import_module("fastgen.graphical._sampling")
+
+
+class UnnormalisedWarning(UserWarning):
+    """What is returned are no log-probabilities: log Z was not subtracted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +101,11 @@ class Assignment:
     lower_bound: Any
     """Float, or (n,): no states have a lower energy; -inf where nothing is known."""
     converged: bool
+    """Whether the method came to an end by itself; of max-product also, whether each variable had one best state."""
     details: Any = None
+    """Result of the method, one for each row if there are several."""
+    polished: Any = False
+    """Bool, or (n,): whether iterated conditional modes improved on the states that the method had found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +161,8 @@ class _Parameters:
 class MarkovRandomField:
     """A model of discrete variables by potentials: ``p(x) = 1/Z prod_f f(x[scope of f])``.
 
-    Other ways to make one: `from_pairwise`, `ising`, `potts`, `grid`. States are numbered from 0; in data, -1 or NaN
-    is a missing value, which is summed over.
+    Other ways to make one: `from_pairwise`, `ising`, `potts`, `grid`, `from_factor_graph`, `read`. States are numbered
+    from 0; in data, what is -1, NaN or masked is missing, and summed over.
 
     Parameters
     ----------
@@ -165,6 +193,10 @@ class MarkovRandomField:
     What is exact says so in its result. ``method="auto"`` is exact where the forecast of the engine is within `limit`
     (models of more than 2000 variables that are not forests are not even forecast), and for the most probable states
     of binary submodular models of any size, by a minimum cut.
+
+    To make a model takes time and memory of the order of its tables. Costs of methods are given for F factors whose
+    scopes have S variables altogether; "exact" ones take what `engine`.forecast() tells, at worst exponential in the
+    number of variables, and `EngineLimitError` says so before it is spent.
 
     References
     ----------
@@ -229,6 +261,11 @@ class MarkovRandomField:
             Log-potentials of the states of i and j, the same for all edges, or for each; -inf forbids a pair.
         limit : int
 
+        Returns
+        -------
+        MarkovRandomField
+            O(n K + m K^2), or O(n K + m + K^2) with one table for all edges.
+
         Raises
         ------
         ValueError
@@ -271,6 +308,11 @@ class MarkovRandomField:
         n_nodes : int, optional
             The number of nodes; by default the length of `field`, or what the edges need.
         limit : int
+
+        Returns
+        -------
+        MarkovRandomField
+            O(n + m).
         """
         if isinstance(edges, tuple) and len(edges) in (2, 3) and all(isinstance(size, Integral) for size in edges):
             return cls.grid(cast(Any, edges), coupling=coupling, field=field, limit=limit)
@@ -312,6 +354,11 @@ class MarkovRandomField:
         n_nodes : int, optional
             The number of nodes; by default the length of `field`, or what the edges need.
         limit : int
+
+        Returns
+        -------
+        MarkovRandomField
+            O(n n_states + n_states^2 + m).
         """
         check_number(n_states, "n_states", Integral, 1)
         if isinstance(edges, tuple) and len(edges) in (2, 3) and all(isinstance(size, Integral) for size in edges):
@@ -359,6 +406,11 @@ class MarkovRandomField:
         connectivity : 4 or 8 (2-D), 6 (3-D), optional
             Neighbours of an inner node; 8 are those with a common corner.
         limit : int
+
+        Returns
+        -------
+        MarkovRandomField
+            O(n n_states + n_states^2) for n nodes.
         """
         sizes = tuple(shape)
         ends, direction = _grid_edges(sizes, periodic, connectivity)
@@ -377,6 +429,75 @@ class MarkovRandomField:
         return cls._potts(
             ends, n, n_states, coupling, np.asarray(fields, np.float64), limit, shape=sizes, lattice=lattice
         )
+
+    @classmethod
+    def from_factor_graph(cls, model: FactorGraph | DiscreteNetwork, *, limit: int = 1 << 31) -> Self:
+        """Return the model of a factor graph, or of a directed network: what `fastgen.graphical.formats` reads.
+
+        Parameters
+        ----------
+        model : FactorGraph or DiscreteNetwork
+            A network becomes the product of its tables: Z is 1, and the variables are numbered as its nodes are.
+        limit : int
+
+        Returns
+        -------
+        MarkovRandomField
+            Factors are shared, not copied: O(F).
+        """
+        if isinstance(model, DiscreteNetwork):
+            model = model.factor_graph()
+        if not isinstance(model, FactorGraph):
+            raise TypeError(f"model must be a FactorGraph or a DiscreteNetwork, got {type(model).__name__}")
+        return cls(model.factors, model.cardinalities, limit=limit)
+
+    @classmethod
+    def read(cls, source: "Source", *, limit: int = 1 << 31) -> Self:
+        """Read a UAI file, MARKOV or BAYES; see `fastgen.graphical.formats.read_uai`.
+
+        Parameters
+        ----------
+        source : path-like or stream
+        limit : int
+
+        Returns
+        -------
+        MarkovRandomField
+            Linear in the size of the file.
+
+        Raises
+        ------
+        FormatError
+            If the file is malformed.
+        """
+        from fastgen.graphical.formats import read_uai
+
+        return cls.from_factor_graph(read_uai(source), limit=limit)
+
+    def write(self, target: "Target") -> None:
+        """Write a UAI file of `graph`.
+
+        Parameters
+        ----------
+        target : path-like or text stream
+            Compressed if it is a path that ends in ``.gz``.
+
+        Notes
+        -----
+        What the tables of `graph` were divided by is written as factors without variables, so that Z stays what it
+        is. Linear in the size of the tables.
+
+        Raises
+        ------
+        ValueError
+            If log-potentials of a table differ by more than the range of float64 (745).
+        """
+        from fastgen.graphical.formats import write_uai
+
+        graph, shift = self._graph_and_shift
+        parts = int(np.ceil(abs(shift) / _MOST_LOG))
+        constant = Factor((), np.array(np.exp(shift / max(parts, 1))))
+        write_uai(FactorGraph(graph.cardinalities, (*graph.factors, *[constant] * parts)), target)
 
     def __repr__(self) -> str:
         what = f"{len(self._pairs.edges)} edges" if self._pairs is not None else f"{len(self.graph.factors)} factors"
@@ -450,7 +571,7 @@ class MarkovRandomField:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("_graph_and_shift", "engine", "_flat", *(["graph"] if self._pairs is not None else [])):
+        for name in ("_graph_and_shift", "engine", "_flat", "_search", *(["graph"] if self._pairs is not None else [])):
             state.pop(name, None)
         return state
 
@@ -458,9 +579,9 @@ class MarkovRandomField:
 
     def _codes(self, X: Any, name: str = "X", missing: bool = False) -> Codes:
         """States as int32 (n, V), -1 where they are missing."""
-        array = np.asarray(X)
         if isinstance(X, np.ma.MaskedArray):
-            array = X = np.where(np.ma.getmaskarray(X), np.nan, array.astype(np.float64))
+            X = np.where(np.ma.getmaskarray(X), np.int64(-1), X.data)
+        array = np.asarray(X)
         if array.dtype.kind not in "iub":
             floats = as_floats(X, name)
             if np.isinf(floats).any():
@@ -482,6 +603,8 @@ class MarkovRandomField:
                 f"{name} must hold states from 0 to {self.cardinalities[variable] - 1} of variable {variable}, "
                 f"got {got}"
             )
+        if array.size and max(self.cardinalities) > _MOST_CODE and array.max() > _MOST_CODE:
+            raise ValueError(f"{name} must hold states below 2**31, got {array.max()}")
         return np.ascontiguousarray(array, np.int32)
 
     def energy(self, X: ArrayLike) -> Array:
@@ -495,12 +618,23 @@ class MarkovRandomField:
         Returns
         -------
         array (n,)
-            +inf for what is impossible. O(n F) for F factors.
+            +inf for what is impossible. O(n S).
         """
         return 0.0 - self.unnormalised_log_prob(X)  # not -0.0
 
     def unnormalised_log_prob(self, X: ArrayLike) -> Array:
-        """Return log p(x) + log Z of complete rows: the sum of all log-potentials. See `energy`."""
+        """Return log p(x) + log Z of complete rows: the sum of all log-potentials.
+
+        Parameters
+        ----------
+        X : int array (n, V)
+            States, none missing.
+
+        Returns
+        -------
+        array (n,)
+            -inf for what is impossible. O(n S).
+        """
         return self._log_potential(self._codes(X))
 
     def _log_potential(self, codes: Codes) -> Array:
@@ -515,6 +649,11 @@ class MarkovRandomField:
 
     def log_partition_function(self) -> float:
         """Return log Z, exactly.
+
+        Returns
+        -------
+        float
+            -inf if no states are possible. The cost is `engine`.forecast(targets=()), once: it is kept.
 
         Raises
         ------
@@ -535,49 +674,143 @@ class MarkovRandomField:
         except EngineLimitError as error:
             raise EngineLimitError(
                 f"{what} of a model of {self.n_variables} variables cannot be had exactly: {error}. "
-                "unnormalised_log_prob(X), energy(X) and the approximations of marginals, map and sample can",
+                "unnormalised_log_prob(X), log_prob(X, normalised='auto'), energy(X) and the approximations of "
+                "marginals, map and sample can",
                 error.cost,
             ) from error
 
-    def log_prob(self, X: ArrayLike) -> Array:
+    def log_prob(self, X: ArrayLike, *, normalised: bool | str = True) -> Array:
         """Return log p(x) of each row, summed over the states of what is missing.
 
         Parameters
         ----------
         X : int array (n, V)
-            -1 or NaN where a value is missing.
+            -1, NaN or masked where a value is missing.
+        normalised : True, False or "auto"
+            Whether log Z is subtracted. False leaves that out, which costs nothing for complete rows: differences
+            between rows are right. ``"auto"`` leaves it out where log Z would cost too much, with an
+            `UnnormalisedWarning`; by default that is an error.
 
         Returns
         -------
         array (n,)
+            Of all rows the same kind. O(n S) for complete rows, and once for log Z as in `log_partition_function`;
+            for others ``engine.forecast(columns, ())`` for each different row.
 
         Raises
         ------
         EngineLimitError
-            If the partition function would cost too much; `unnormalised_log_prob` does not need it.
+            If the partition function would cost too much, or the sum over what is missing.
         ValueError
             If no states are possible.
+
+        Warns
+        -----
+        UnnormalisedWarning
+            With ``normalised="auto"``, if these are no log-probabilities.
         """
+        if normalised not in (True, False, "auto"):
+            raise ValueError(f"normalised must be True, False or 'auto', got {normalised!r}")
         codes = self._codes(X, missing=True)
-        if self._log_z == -np.inf:
+        log_z = self._log_z_or_none(normalised) if normalised else 0.0
+        if log_z == -np.inf:
             raise ValueError("no states are possible: the potentials of all are 0")
         complete = (codes >= 0).all(axis=1)
         out = np.empty(len(codes))
-        out[complete] = self._log_potential(codes[complete]) - self._log_z
+        out[complete] = self._log_potential(codes[complete])
         if not complete.all():
             rest = codes[~complete]
             log_evidence = self._exactly("the evidence's probability", lambda engine: engine.log_evidence(rest))
-            out[~complete] = log_evidence + (self._graph_and_shift[1] - self._log_z)
-        return out
+            out[~complete] = log_evidence + self._graph_and_shift[1]
+        if log_z is None:
+            warnings.warn(
+                f"log Z of a model of {self.n_variables} variables would cost too much, and was not subtracted: these "
+                "are no log-probabilities, but differ from them by one constant",
+                UnnormalisedWarning,
+                stacklevel=2,
+            )
+            return out
+        return out - log_z
+
+    def _log_z_or_none(self, normalised: bool | str) -> float | None:
+        """Log Z; with "auto", None if that would cost too much."""
+        if normalised != "auto":
+            return self._log_z
+        try:
+            known = "_log_z" in self.__dict__ or self._may_be_exact(np.full((1, self.n_variables), -1, np.int32))
+            return self._log_z if known else None
+        except EngineLimitError:
+            return None
 
     # ---- inference -------------------------------------------------------------------------------------------------
 
-    def _evidence(self, evidence: ArrayLike | None) -> tuple[Codes, bool]:
+    def _evidence(self, evidence: Any) -> tuple[Codes, bool]:
         """Rows, and whether only one was given, without an axis for rows."""
         if evidence is None:
             return np.full((1, self.n_variables), -1, np.int32), True
+        if isinstance(evidence, Mapping):
+            row = np.full((1, self.n_variables), -1, np.int64)
+            for variable, state in evidence.items():
+                if isinstance(state, bool) or not isinstance(state, Integral):
+                    raise ValueError(f"evidence must hold states as integers, got {state!r} for variable {variable!r}")
+                row[0, self._number(variable, "evidence")] = int(state)
+            return self._codes(row, "evidence", True), True
         one = np.ndim(evidence) == 1
-        return self._codes(np.asanyarray(evidence)[None] if one else evidence, "evidence", True), one
+        return self._codes(_as_row(evidence) if one else evidence, "evidence", True), one
+
+    def _number(self, variable: Any, name: str) -> int:
+        """The number of a variable, checked."""
+        known = isinstance(variable, (int, np.integer)) and not isinstance(variable, bool)
+        if not known or not 0 <= variable < self.n_variables:
+            raise ValueError(f"{name} must be of variables 0 to {self.n_variables - 1}, got variable {variable!r}")
+        return int(variable)
+
+    def _likelihoods(self, soft: Any, n: int) -> dict[int, Array]:
+        """Soft evidence by variable: (1 or n, states)."""
+        if soft is None:
+            return {}
+        if not isinstance(soft, Mapping):
+            raise TypeError(f"soft must be a mapping from variables to likelihoods, got {type(soft).__name__}")
+        found = {}
+        for variable, likelihood in soft.items():
+            v = self._number(variable, "soft")
+            name, size = f"soft[{v}]", self.cardinalities[v]
+            array = np.asarray(as_floats(likelihood, name), np.float64)
+            if array.shape not in ((size,), (n, size)):
+                raise ValueError(f"{name} must have shape ({size},) or ({n}, {size}), got {array.shape}")
+            if not (np.isfinite(array).all() and (array >= 0).all()):
+                raise ValueError(f"{name} must be finite and not negative")
+            found[v] = np.atleast_2d(array)
+        return found
+
+    def _with_soft(self, likelihoods: dict[int, Array], row: int = 0) -> "MarkovRandomField":
+        """The model times what one row of soft evidence says."""
+        if not likelihoods:
+            return self
+        rows = {v: array[min(row, len(array) - 1)] for v, array in likelihoods.items()}
+        if (pairs := self._pairs) is None:
+            seen = tuple(Factor((v,), likelihood) for v, likelihood in rows.items())
+            return MarkovRandomField((*self.graph.factors, *seen), self.cardinalities, limit=self.limit)
+        unary = pairs.unary.copy()
+        with np.errstate(divide="ignore"):
+            for v, likelihood in rows.items():
+                unary[v] += np.log(likelihood)
+        return MarkovRandomField._of_pairs(
+            "pairwise", _Pairs(unary, pairs.edges, pairs.tables, pairs.weights), self.limit
+        )
+
+    def _check_room(self, what: str, numbers: int) -> None:
+        """Refuse what needs more memory for the states of one variable after the other than `limit`.
+
+        Tables of pairwise models are of that size themselves.
+        """
+        if self._pairs is None and 8 * numbers > self.limit:
+            states = max(self.cardinalities)
+            raise EngineLimitError(
+                f"{what} would need {8 * numbers:.3g} bytes, above limit={self.limit:.3g}: "
+                f"variable {self.cardinalities.index(states)} has {states} states",
+                Cost(0, sum(self.cardinalities), 8 * numbers, numbers, 0),
+            )
 
     def _may_be_exact(self, codes: Codes) -> bool:
         """Whether to ask the engine: whether the model is small, but for what is observed, or a forest."""
@@ -587,51 +820,67 @@ class MarkovRandomField:
         links = csr_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), (n, n))
         return len(edges) <= n - int(cast(Any, connected_components)(links, directed=False, return_labels=False))
 
-    def marginals(self, evidence: ArrayLike | None = None, method: str = "auto", **options: Any) -> Marginals:
+    def marginals(
+        self, evidence: Any = None, method: str = "auto", *, soft: Mapping[int, ArrayLike] | None = None, **options: Any
+    ) -> Marginals:
         """Return the distribution of each variable given the evidence.
 
         Parameters
         ----------
-        evidence : int array (V,) or (n, V), optional
-            Observed states, -1 where nothing is known.
+        evidence : int array (V,) or (n, V), or mapping, optional
+            Observed states, -1, NaN or masked where nothing is known; or the states of some variables.
         method : {"auto", "exact", "loopy", "mean_field", "gibbs"}
             ``"auto"`` is exact where that is possible, else loopy belief propagation.
+        soft : mapping, optional
+            From variables to the likelihood of what was seen in each of their states: (K,), or (n, K) for each row. A
+            further factor, as far as this call goes.
         **options
-            Of the approximate method: see `belief_propagation`, `mean_field`, `gibbs`. Gibbs sampling of pairwise
-            models of more than 2000 variables has ``n_samples`` (of each chain, 1000), ``n_chains`` (4), ``burn_in``
-            (200), ``random_state``, and does not tell whether it converged.
+            Of the approximate method: see `belief_propagation`, `mean_field`, `gibbs`; ``"auto"`` has those of
+            `belief_propagation`. Gibbs sampling of pairwise models of more than 2000 variables has ``n_samples`` (of
+            each chain, 1000), ``n_chains`` (4), ``burn_in`` (200), ``start`` (V,), ``random_state``, and does not tell
+            whether it converged.
 
         Returns
         -------
         Marginals
+            Exact: the cost is `engine`.forecast(columns) for each different row. Loopy: for each row and sweep O(sum
+            over factors of arity times entries); mean field and Gibbs sampling: about O(K S) for each sweep.
 
         Raises
         ------
         EngineLimitError
-            From ``"exact"``, if it would cost too much.
+            From ``"exact"``, if it would cost too much; from all methods, if one row of results would be above `limit`.
+        TypeError
+            An option that the method does not have.
+        ValueError
+            From an approximate method, if the evidence is impossible as far as it can tell.
         """
         check_choice(method, "method", _MARGINALS)
         codes, one = self._evidence(evidence)
+        likelihoods = self._likelihoods(soft, len(codes))
+        self._check_room("marginals", self.n_variables * max(self.cardinalities, default=0))
         if method == "auto":
+            if unknown := set(options).difference(_LOOPY_OPTIONS):
+                raise TypeError(f"method='auto' has the options {_LOOPY_OPTIONS}, got {sorted(unknown)}")
             try:
                 if self._may_be_exact(codes):
-                    return self.marginals(evidence, "exact")
+                    return self._exact_marginals(codes, one, likelihoods)
             except EngineLimitError:
                 pass
             method = "loopy"
         if method == "exact":
             if options:
                 raise TypeError(f"method='exact' has no options, got {list(options)}")
-            tables, log_z = self._exactly("marginals", lambda engine: engine.marginals(codes))
-            log_z = log_z + self._graph_and_shift[1]
-            padded = self._padded(tables, len(codes))
-            return Marginals(padded[0] if one else padded, float(log_z[0]) if one else log_z, method, True, True)
+            return self._exact_marginals(codes, one, likelihoods)
+        models = [self._with_soft(likelihoods, r) for r in range(len(codes))]
         if method == "gibbs" and self._pairs is not None and self.n_variables > _AUTO_VARIABLES:
-            shares = np.array([self._gibbs_shares(row, **options) for row in codes])
-            unknown = np.full(len(codes), np.nan)
-            return Marginals(shares[0] if one else shares, np.nan if one else unknown, method, False, False)
+            shares = np.array([model._gibbs_shares(row, **options) for model, row in zip(models, codes, strict=True)])
+            shares = shares.reshape(len(codes), self.n_variables, -1)
+            unknown_z = np.full(len(codes), np.nan)
+            return Marginals(shares[0] if one else shares, np.nan if one else unknown_z, method, False, False)
         name = {"loopy": "belief_propagation"}.get(method, method)
-        results, shifts = zip(*(self._approximate(name, row, **options) for row in codes), strict=True)
+        pairs = [model._approximate(name, row, **options) for model, row in zip(models, codes, strict=True)]
+        results, shifts = tuple(pair[0] for pair in pairs), np.array([pair[1] for pair in pairs])
         tables = [np.array([result.marginals[v] for result in results]) for v in range(self.n_variables)]
         padded = self._padded(tables, len(codes))
         field = {"loopy": "log_z", "mean_field": "elbo"}.get(method, "")
@@ -640,16 +889,117 @@ class MarkovRandomField:
         converged = all(bool(getattr(result, "converged", True)) for result in results)
         if one:
             return Marginals(padded[0], float(log_z[0]), method, exact, converged, results[0])
-        return Marginals(padded, log_z, method, exact, converged, tuple(results))
+        return Marginals(padded, log_z, method, exact, converged, results)
+
+    def _exact_marginals(self, codes: Codes, one: bool, likelihoods: dict[int, Array]) -> Marginals:
+        tables, log_z = self._exactly("marginals", lambda engine: engine.marginals(codes, likelihoods or None))
+        log_z = log_z + self._graph_and_shift[1]
+        padded = self._padded(tables, len(codes))
+        return Marginals(padded[0] if one else padded, float(log_z[0]) if one else log_z, "exact", True, True)
+
+    def query(
+        self,
+        targets: Iterable[int] | int,
+        evidence: Any = None,
+        *,
+        soft: Mapping[int, ArrayLike] | None = None,
+    ) -> "Query":
+        """Return the joint distribution of some variables given the evidence, exactly.
+
+        Parameters
+        ----------
+        targets : int or iterable of int
+            Variables, each once.
+        evidence : int array (V,), or mapping, optional
+            One row: see `marginals`.
+        soft : mapping, optional
+            From variables to likelihoods (K,).
+
+        Returns
+        -------
+        Query
+            With ``probabilities``, one axis for each target, and ``log_evidence``, log P(evidence): NaN where log Z
+            would cost too much. Cost: `engine`.forecast() of the last target's marginal, once for each combination of
+            states of the others, and once for log Z.
+
+        Raises
+        ------
+        EngineLimitError
+            If the table, or exact inference, would be too large.
+        ValueError
+            If the evidence is impossible.
+        """
+        from fastgen.graphical.bayesian_network import Query
+
+        codes, one = self._evidence(evidence)
+        if not one:
+            raise ValueError(f"evidence must be one row of shape ({self.n_variables},), got {codes.shape}")
+        likelihoods = self._likelihoods(soft, 1)
+        given = [targets] if isinstance(targets, Integral) else list(cast(Iterable[int], targets))
+        chosen = [self._number(target, "targets") for target in given]
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"targets must be variables, each once, got {given}")
+        # the last target given all states of the others: p(a, b) = p(a) p(b | a)
+        *others, last = chosen
+        shape = tuple(self.cardinalities[v] for v in others)
+        n_rows, size = prod(shape), self.cardinalities[last]
+        need = n_rows * (24 * size + 8 * self.n_variables)
+        if need > self.limit:
+            raise EngineLimitError(
+                f"the joint distribution of {len(chosen)} variables has {n_rows * size:.3g} states: it would need "
+                f"{need:.3g} bytes, above limit={self.limit:.3g}; ask for fewer variables at once, or raise limit",
+                Cost(len(chosen) - 1, n_rows * size, need, n_rows, 0),
+            )
+        rows = np.repeat(codes, n_rows, axis=0)
+        possible = np.ones(n_rows, bool)
+        for v, states in zip(others, np.indices(shape).reshape(len(others), n_rows), strict=True):
+            possible &= (codes[0, v] < 0) | (codes[0, v] == states)
+            rows[:, v] = states
+        rows = rows[possible]
+
+        def ask(engine: Engine) -> tuple[list[Array], Array]:
+            operations = engine.forecast(np.flatnonzero(rows[0] >= 0).tolist(), [last]).operations
+            if operations * len(rows) > engine.operation_limit:
+                raise EngineLimitError(
+                    f"exact inference would need {operations * len(rows):.3g} multiplications, above "
+                    f"operation_limit={engine.operation_limit:.3g}",
+                    Cost(len(chosen) - 1, n_rows * size, need, operations * len(rows), 0),
+                )
+            return engine.marginals(rows, likelihoods or None, [last])
+
+        (table,), logs = self._exactly("a joint distribution", ask)
+        peak = float(logs.max(initial=-np.inf))
+        if peak == -np.inf:
+            raise ValueError("the evidence is impossible: no states agree with it")
+        weights = np.exp(logs - peak)
+        joint = np.zeros((n_rows, size))
+        met = weights > 0
+        joint[np.flatnonzero(possible)[met]] = weights[met, None] * table[met]
+        log_z = self._log_z_or_none("auto")
+        log_evidence = np.nan if log_z is None else peak + float(np.log(weights.sum())) - log_z
+        return Query(
+            tuple(chosen),
+            tuple(tuple(range(self.cardinalities[v])) for v in chosen),
+            (joint / weights.sum()).reshape(*shape, size),
+            log_evidence + self._graph_and_shift[1],
+            "exact",
+            True,
+        )
 
     def _gibbs_shares(
-        self, row: Codes, n_samples: int = 1000, n_chains: int = 4, burn_in: int = 200, random_state: Any = None
+        self,
+        row: Codes,
+        n_samples: int = 1000,
+        n_chains: int = 4,
+        burn_in: int = 200,
+        start: ArrayLike | None = None,
+        random_state: Any = None,
     ) -> Array:
         """The share of each state among the draws, (V, K)."""
         for value, what, least in ((n_samples, "n_samples", 1), (n_chains, "n_chains", 1), (burn_in, "burn_in", 0)):
             check_number(value, what, Integral, least)
         counts = np.zeros((self.n_variables, self.cardinalities[0]))
-        for states in self._gibbs(n_samples, n_chains, burn_in, 1, row, as_generator(random_state)):
+        for states in self._gibbs(n_samples, n_chains, burn_in, 1, row, start, as_generator(random_state)):
             for chain in states:
                 counts[np.arange(len(counts)), chain] += 1
         return counts / (n_samples * n_chains)
@@ -686,25 +1036,37 @@ class MarkovRandomField:
         unary[seen, row[seen]] = kept
         return pairwise_belief_propagation(unary, self._pairs.edges, self._pairs.all_tables(), **options)
 
-    def map(self, evidence: ArrayLike | None = None, method: str = "auto", **options: Any) -> Assignment:
+    def map(
+        self, evidence: Any = None, method: str = "auto", *, soft: Mapping[int, ArrayLike] | None = None, **options: Any
+    ) -> Assignment:
         """Return the most probable states of all variables given the evidence, or states of low energy.
 
         Parameters
         ----------
-        evidence : int array (V,) or (n, V), optional
-            Observed states, -1 where nothing is known.
+        evidence : int array (V,) or (n, V), or mapping, optional
+            See `marginals`.
         method : {"auto", "exact", "graph_cut", "alpha_expansion", "trw_s", "max_product", "icm"}
             ``"graph_cut"`` (exact) and ``"alpha_expansion"`` (submodular moves: twice the least energy at most for
             Potts models without negative energies) are for pairwise models, the first for binary submodular ones.
-            ``"icm"`` is iterated conditional modes: fast, and a local optimum. ``"auto"``: a graph cut if the model is
-            binary and submodular, exact if the engine can, else alpha-expansion if it applies, TRW-S otherwise.
+            ``"icm"`` is iterated conditional modes: fast, and a local optimum. ``"max_product"`` ends with that, from
+            the states that belief propagation tells; `Assignment.polished` says whether it improved on them.
+            ``"auto"``: a graph cut if the model is binary and submodular, exact if the engine can, else
+            alpha-expansion if it applies, else TRW-S. Where factors have zeros or more than two variables, which that
+            does not take: the best of iterated conditional modes from several starts, one of which is found by a
+            search for states that are possible; the result's method is ``"icm"`` then, and its details name the start.
+        soft : mapping, optional
+            From variables to likelihoods (K,), see `marginals`; energies are less their logarithms.
         **options
             ``"icm"``: ``start`` (V,), ``n_starts`` (further ones are random), ``max_sweeps``, ``random_state``.
-            ``"alpha_expansion"``: ``start`` (V,), ``max_cycles``. Others: see `belief_propagation` and `trw_s`.
+            ``"alpha_expansion"``: ``start`` (V,), ``max_cycles``. ``"trw_s"``, ``"max_product"``: see `trw_s` and
+            `belief_propagation`. ``"auto"``: those of all that it may choose, each for whatever takes it.
 
         Returns
         -------
         Assignment
+            For each row: exact, as `engine`.forecast(columns) tells at most; a minimum cut, in practice about linear
+            in the number of edges; alpha-expansion, K cuts in a cycle; TRW-S and max-product, O(sum over factors of
+            arity times entries) in a sweep; iterated conditional modes, O(K S) in a sweep.
 
         Raises
         ------
@@ -712,14 +1074,22 @@ class MarkovRandomField:
             If the method does not apply to the model (which edge is not submodular is named), or the evidence is
             impossible as far as the method can tell.
         EngineLimitError
-            From ``"exact"``, if it would cost too much.
+            From ``"exact"``, if it would cost too much; from all methods, if the states of one variable are too many.
+        TypeError
+            An option that the method does not have.
         """
         check_choice(method, "method", _MAPS)
         codes, one = self._evidence(evidence)
+        if likelihoods := self._likelihoods(soft, 1):
+            return self._with_soft(likelihoods).map(codes[0] if one else codes, method, **options)
+        self._check_room("the most probable states", sum(self.cardinalities))
         if method == "auto":
-            return self._map_auto(codes, one)
+            return self._map_auto(codes, one, options)
         run = getattr(self, f"_map_{method}")
-        parts = [run(row, **options) for row in codes]
+        return self._assignment(method, codes, one, [run(row, **options) for row in codes])
+
+    def _assignment(self, method: str, codes: Codes, one: bool, parts: list[tuple[Any, ...]]) -> Assignment:
+        """The result for rows: states, bound (None: their energy), convergence, details, whether polished."""
         states = np.array([part[0] for part in parts], np.int64).reshape(codes.shape)
         energy = 0.0 - self._log_potential(states.astype(np.int32))
         if (impossible := energy == np.inf).any() and method in ("exact", "graph_cut"):
@@ -733,26 +1103,123 @@ class MarkovRandomField:
         slack = 1e-9 * np.maximum(1.0, np.abs(np.where(finite, energy, 0.0)))
         exact = bool((finite & (bound >= energy - slack)).all())
         converged, details = all(part[2] for part in parts), [part[3] for part in parts]
+        polished = np.array([len(part) > 4 and part[4] for part in parts], np.bool_)
         if one:
-            return Assignment(states[0], float(energy[0]), method, exact, float(bound[0]), converged, details[0])
-        return Assignment(states, energy, method, exact, bound, converged, tuple(details))
+            return Assignment(
+                states[0], float(energy[0]), method, exact, float(bound[0]), converged, details[0], bool(polished[0])
+            )
+        return Assignment(states, energy, method, exact, bound, converged, tuple(details), polished)
 
-    def _map_auto(self, codes: Codes, one: bool) -> Assignment:
+    def _map_auto(self, codes: Codes, one: bool, options: dict[str, Any]) -> Assignment:
         evidence = codes[0] if one else codes
-        for method in ("graph_cut", "exact", "alpha_expansion"):
+        known = {name for names in _AUTO_OPTIONS.values() for name in names}
+        if unknown := set(options) - known:
+            raise TypeError(f"method='auto' has the options {sorted(known)}, got {sorted(unknown)}")
+        for method in ("graph_cut", "exact", "alpha_expansion", "trw_s"):
             if method == "exact":
                 applies = self._may_be_exact(codes)
+            elif method == "trw_s":
+                applies = self._has_no_zeros(codes)
             else:
                 applies = self._pairs is not None and (method != "graph_cut" or self._pairs.unary.shape[1] == 2)
+            own = {name: value for name, value in options.items() if name in _AUTO_OPTIONS[method]}
             try:
                 if applies:
-                    return self.map(evidence, method)
+                    found = self.map(evidence, method, **own)
+                    if np.all(np.isfinite(found.energy)):
+                        return found
             except EngineLimitError:
                 continue
             except ValueError as error:
                 if "submodular" not in str(error):
                     raise
-        return self.map(evidence, "trw_s")
+        own = {name: value for name, value in options.items() if name in _AUTO_OPTIONS["icm"]}
+        return self._assignment("icm", codes, one, [self._map_best_icm(r, row, own) for r, row in enumerate(codes)])
+
+    def _has_no_zeros(self, codes: Codes) -> bool:
+        """Whether TRW-S applies: factors of two variables at most, without zeros, but for what is observed."""
+        flat = self._flat
+        arity = np.diff(flat[1])
+        zeros = _with_zeros(flat)
+        for row in codes:
+            free = np.bincount(flat[9], row[flat[2]] < 0, len(arity))
+            if ((free > 2) | (zeros & (free > 0) & (free == arity))).any():
+                return False
+            for f in np.flatnonzero(zeros & (free > 0) & (free < arity)):
+                factor = self.graph.factors[int(f)]
+                if not factor.table[tuple(slice(None) if row[v] < 0 else int(row[v]) for v in factor.scope)].all():
+                    return False
+        return True
+
+    def _map_best_icm(self, r: int, row: Codes, options: dict[str, Any]) -> tuple[Any, ...]:
+        """Iterated conditional modes from several starts: which was the best is told by its name."""
+        score = self._unary_scores(row)
+        best, least = self._map_icm(row, **options), np.inf
+        trials: list[tuple[str, tuple[Any, ...] | None]] = [("start" if "start" in options else "nodes", best)]
+        try:
+            start = self._search.state(*score)
+            trials.append(("search", self._map_icm(row, start, max_sweeps=options.get("max_sweeps", 1000))))
+        except _sampling().NothingFoundError:
+            trials.append(("search", None))
+        except ValueError as error:
+            raise ValueError(f"the evidence in row {r} is impossible: {error}") from error
+        try:
+            found = self._map_max_product(row)[0]
+            trials.append(("max_product", self._map_icm(row, found, max_sweeps=options.get("max_sweeps", 1000))))
+        except ValueError:  # zeros may make messages contradict each other
+            pass
+        name = ""
+        for trial, part in trials:
+            if part is not None and (energy := -float(self._log_potential(part[0][None].astype(np.int32))[0])) < least:
+                best, least, name = part, energy, trial
+        if least == np.inf:
+            raise ValueError(
+                f"no states were found that agree with the evidence in row {r}: there may be some; pass them as start"
+            )
+        return best[0], -np.inf, best[2], f"start: {name}"
+
+    @cached_property
+    def _search(self) -> Any:
+        """For states that all factors allow."""
+        flat = self._flat
+        cardinality, first, variable, stride, offset = flat[:5]
+        arity = np.diff(first)
+        hard = np.flatnonzero(_with_zeros(flat))
+        # nodes are looked after by the states that may be taken, which evidence restricts, too
+        if self._pairs is not None:
+            hard = hard[hard >= self.n_variables]
+        own = np.concatenate([[0], np.cumsum(arity[hard])])
+        slots = np.repeat(first[hard] - own[:-1], arity[hard]) + np.arange(own[-1])
+        return _sampling().Search(
+            cardinality,
+            own,
+            variable[slots],
+            stride[slots],
+            offset[hard],
+            flat[6] > -np.inf,
+        )
+
+    def _unary_scores(self, row: Codes) -> tuple[Array, NDArray[np.bool_]]:
+        """What factors of one variable say of the states of all, behind one another; which may be taken."""
+        flat = self._flat
+        sizes = flat[0]
+        base = np.concatenate([[0], np.cumsum(sizes)])
+        if self._pairs is not None:
+            score = self._pairs.unary.ravel().copy()
+        else:
+            score = np.zeros(int(base[-1]))
+            for factor in self.graph.factors:
+                if len(factor.scope) == 1:
+                    (v,) = factor.scope
+                    with np.errstate(divide="ignore"):
+                        score[base[v] : base[v + 1]] += np.log(factor.table)
+        possible = score > -np.inf
+        seen = np.flatnonzero(row >= 0)
+        kept = base[seen] + row[seen]
+        allowed = possible[kept]
+        possible &= np.repeat(row < 0, sizes)
+        possible[kept] = allowed
+        return np.where(possible, score, 0.0), possible
 
     def _map_exact(self, row: Codes) -> tuple[Any, ...]:
         states, _ = self._exactly("the most probable states", lambda engine: engine.mpe(row))
@@ -764,8 +1231,19 @@ class MarkovRandomField:
         result, _ = self._approximate("belief_propagation", row, maximum=True, **options)
         # where a variable has two best states, those of all may not go together
         unique = all(len(table) < 2 or np.partition(table, -2)[-2] < 1 - 1e-4 for table in result.marginals)
+        told = np.array(result.states, np.int32)
+        states = self._map_icm(row, told)[0]
+        before, after = self._log_potential(np.array([told, states]))
+        if after == -np.inf:
+            with suppress(ValueError):  # there may be none
+                _, possible = self._unary_scores(row)
+                start = self._search.state(np.concatenate(result.marginals), possible)
+                states = self._map_icm(row, start)[0]
+                after = self._log_potential(states[None])[0]
+        if not after > before:  # rounding may make a move look like one upwards
+            states = told
         bound = None if result.exact and unique else -np.inf
-        return result.states, bound, bool(result.converged), result
+        return states, bound, bool(result.converged and unique), result, bool(after > before)
 
     def _map_trw_s(self, row: Codes, **options: Any) -> tuple[Any, ...]:
         result, shift = self._approximate("trw_s", row, **options)
@@ -813,7 +1291,7 @@ class MarkovRandomField:
         return result.states, -np.inf, result.converged, result
 
     def _start(self, start: ArrayLike, row: Codes) -> Codes:
-        return np.where(row >= 0, row, self._codes(np.asarray(start)[None], "start")[0]).astype(np.int32)
+        return np.where(row >= 0, row, self._codes(_as_row(start), "start")[0]).astype(np.int32)
 
     def _map_icm(
         self,
@@ -852,8 +1330,10 @@ class MarkovRandomField:
         n: int,
         random_state: Any = None,
         method: str = "auto",
-        evidence: ArrayLike | None = None,
+        evidence: Any = None,
         *,
+        soft: Mapping[int, ArrayLike] | None = None,
+        start: ArrayLike | None = None,
         n_chains: int = 4,
         burn_in: int = 200,
         thin: int = 1,
@@ -866,8 +1346,13 @@ class MarkovRandomField:
         random_state : None, int, Generator or RandomState
         method : {"auto", "exact", "gibbs", "swendsen_wang"}
             ``"auto"`` is exact (independent draws) where the engine allows, and Gibbs sampling otherwise.
-        evidence : int array (V,), optional
-            Observed states, -1 where nothing is known.
+        evidence : int array (V,), or mapping, optional
+            See `marginals`.
+        soft : mapping, optional
+            From variables to likelihoods (K,), see `marginals`.
+        start : int array (V,), optional
+            Of Gibbs sampling: states that are possible. By default random ones; where factors have zeros, they are
+            found by a search.
         n_chains, burn_in, thin : int, optional
             Of the others: chains that share the draws (1 for grids), sweeps before their first draw, sweeps for each
             further one; 4, 200 and 1 by default. Draws of a chain follow one another and are correlated; `gibbs`,
@@ -876,29 +1361,44 @@ class MarkovRandomField:
         Returns
         -------
         int array (n, V)
+            Exact: once the cost of `engine`.forecast(columns), then O(V) for each draw, about. Gibbs sampling: O(K S)
+            for each sweep of a chain; Swendsen-Wang: O(V K + m).
 
         Raises
         ------
         ValueError
             From ``"swendsen_wang"``, if this is no Ising or Potts model, a coupling is negative, or there is evidence;
-            if the evidence is impossible.
+            if the evidence is impossible, or no possible start was found.
+        EngineLimitError
+            From ``"exact"``, if it would cost too much; from all methods, if the states of one variable are too many.
         """
         check_choice(method, "method", _SAMPLERS)
         check_number(n, "n", Integral, 0)
         codes, one = self._evidence(evidence)
         if not one:
             raise ValueError(f"evidence must be one row of shape ({self.n_variables},), got {codes.shape}")
+        for value, name, least in ((n_chains, "n_chains", 1), (burn_in, "burn_in", 0), (thin, "thin", 1)):
+            check_number(value, name, Integral, least)
+        if start is not None:
+            if method in ("exact", "swendsen_wang"):
+                raise TypeError(f"method={method!r} has no start")
+            start = self._start(start, codes[0])
+        if likelihoods := self._likelihoods(soft, 1):
+            if method == "swendsen_wang":
+                raise ValueError("method='swendsen_wang' needs an Ising or Potts model, and no evidence")
+            return self._with_soft(likelihoods).sample(
+                n, random_state, method, codes[0], start=start, n_chains=n_chains, burn_in=burn_in, thin=thin
+            )
         if method in ("auto", "exact") and (method == "exact" or self._may_be_exact(codes)):
             try:
                 return self._exactly("samples", lambda engine: engine.sample(n, codes[0], random_state))
             except EngineLimitError:
                 if method == "exact":
                     raise
-        for value, name, least in ((n_chains, "n_chains", 1), (burn_in, "burn_in", 0), (thin, "thin", 1)):
-            check_number(value, name, Integral, least)
+        self._check_room("samples", 64 * max(self.cardinalities, default=0))  # so many variables are drawn together
         free, V = bool((codes < 0).all()), self.n_variables
         rng = as_generator(random_state)
-        sampling = import_module("fastgen.graphical._sampling")
+        sampling = _sampling()
         each = -(-n // n_chains)
         sweeps = {"n_sweeps": each * thin, "burn_in": burn_in, "thin": thin, "random_state": rng}
         if not n:
@@ -910,16 +1410,16 @@ class MarkovRandomField:
             q, field = (None, pairs.unary[:, 1]) if self._kind == "ising" else (self.cardinalities[0], pairs.unary)
             chains = sampling.swendsen_wang(pairs.edges, V, pairs.weights, q, field, n_chains=n_chains, **sweeps)
             return _as_states(chains.samples, n, V, q is None)
-        if free and self._lattice is not None and (not self._lattice or min(self.shape or ()) > 2):
+        if free and start is None and self._lattice is not None and (not self._lattice or min(self.shape or ()) > 2):
             chain = self._lattice_chain(sampling, {**sweeps, "n_sweeps": n * thin})
             return _as_states(chain.samples, n, V, self._kind == "ising")
         if self._pairs is not None and self.n_variables > _AUTO_VARIABLES:
             draws = np.empty((n_chains, each, V), np.int64)
-            for k, states in enumerate(self._gibbs(each, n_chains, burn_in, thin, codes[0], rng)):
+            for k, states in enumerate(self._gibbs(each, n_chains, burn_in, thin, codes[0], start, rng)):
                 draws[:, k] = states
             return _as_states(draws, n, V, False)
         chains = sampling.gibbs(
-            self.graph, each, codes[0], n_chains=n_chains, burn_in=burn_in, thin=thin, random_state=rng
+            self.graph, each, codes[0], n_chains=n_chains, burn_in=burn_in, thin=thin, start=start, random_state=rng
         )
         return _as_states(chains.samples, n, V, False)
 
@@ -942,17 +1442,30 @@ class MarkovRandomField:
         return sampling.potts_gibbs(self.shape, J, self.cardinalities[0], h, periodic=self._lattice, **sweeps)
 
     def _gibbs(
-        self, n: int, n_chains: int, burn_in: int, thin: int, row: Codes, rng: np.random.Generator
+        self,
+        n: int,
+        n_chains: int,
+        burn_in: int,
+        thin: int,
+        row: Codes,
+        start: ArrayLike | None,
+        rng: np.random.Generator,
     ) -> Iterator[Codes]:
         """n times the states of all chains: Gibbs sampling of a large pairwise model, without its factor graph."""
         unary = -self._clamped(row)
         table = np.concatenate([unary.ravel(), self._flat[6][unary.size :]])
         model = (*self._flat[:6], table, *self._flat[7:])
-        noise = rng.gumbel(size=(n_chains, *unary.shape))
-        states = np.where(unary > -np.inf, noise, -np.inf).argmax(axis=2).astype(np.int32)
+        if start is not None:
+            states = np.repeat(self._start(start, row)[None], n_chains, axis=0)
+            if self._log_potential(states[:1])[0] == -np.inf:
+                raise ValueError("start is impossible: it meets a potential that is 0, or evidence that is impossible")
+        else:  # where no pair is forbidden, the search has nothing to do but take what scores highest
+            possible = (unary > -np.inf).ravel()
+            scores = (rng.gumbel(size=unary.size) for _ in range(n_chains))
+            states = np.array([self._search.state(score, possible) for score in scores]).astype(np.int32)
         for sweep in range(1 - burn_in, n * thin + 1):
             uniforms = rng.random(states.shape)
-            _sweep(states, uniforms, model, "the evidence, or a random start, is impossible")
+            _sweep(states, uniforms, model, "the evidence is impossible")
             if sweep > 0 and sweep % thin == 0:
                 yield states
 
@@ -1034,6 +1547,9 @@ class MarkovRandomField:
         Returns
         -------
         self
+            Exact likelihood: for each step, twice the cost of `engine`.forecast() at most for complete data, and once
+            more for each different row with missing values. Pseudo-likelihood: O(n K S) for n different rows and a
+            step. Contrastive divergence: O(n_chains n_sweeps K S).
 
         Raises
         ------
@@ -1215,6 +1731,11 @@ def _as_logs(value: ArrayLike, name: str) -> Array:
     return array
 
 
+def _as_row(values: Any) -> Any:
+    """The same with an axis for rows; a mask is kept."""
+    return (values if isinstance(values, np.ma.MaskedArray) else np.asarray(values))[None]
+
+
 def _as_parameter(value: ArrayLike, name: str, *shapes: tuple[int, ...]) -> Array:
     array = np.array(as_floats(value, name), np.float64, order="C")
     if array.shape not in shapes:
@@ -1331,12 +1852,24 @@ def _flat_pairs(n: int, K: int, edges: NDArray[Any], n_unary: int, n_tables: int
     return _flat(np.full(n, K), first, variable, stride, np.concatenate([unary, pairs]), weight, table)
 
 
+def _sizes(flat: Flat) -> NDArray[np.int64]:
+    """The number of entries of each factor's table."""
+    sizes = np.ones(len(flat[4]), np.int64)
+    np.multiply.at(sizes, flat[9], flat[0][flat[2]])
+    return sizes
+
+
+def _with_zeros(flat: Flat) -> NDArray[np.bool_]:
+    """Which factors forbid something."""
+    before = np.concatenate([[0], np.cumsum(flat[6] == -np.inf)])
+    return np.asarray(before[flat[4] + _sizes(flat)] > before[flat[4]])
+
+
 def _graph_of(cardinalities: tuple[int, ...], flat: Flat) -> tuple[FactorGraph, float]:
     """The factor graph of a flat model, each table divided by its largest entry, and the log of all that."""
-    states, first, variable, _, offset, weight, table = flat[:7]
+    first, variable, offset, weight, table = flat[1], flat[2], flat[4], flat[5], flat[6]
     scopes, bounds = variable.tolist(), first.tolist()
-    sizes = np.ones(len(offset), np.int64)
-    np.multiply.at(sizes, flat[9], states[variable])
+    sizes = _sizes(flat)
     order = np.lexsort((weight, offset))  # tables that are shared are made once
     fresh = (np.diff(offset[order], prepend=-1) != 0) | (np.diff(weight[order], prepend=np.nan) != 0)
     which = np.empty(len(offset), np.int64)

@@ -388,6 +388,185 @@ def gibbs_sweeps(groups, slots, index, table, x, G, p, work, places, sweeps, thi
 
 
 @jit
+def _to_bucket(v, was, now, ends, links):  # type: ignore[no-untyped-def]
+    """Move a variable from one list of variables with so many states left to another; below 2 there is none.
+
+    To the end of a list where states are struck out, so that choices go out from the first one like a wave, which
+    leaves no pockets; to the beginning where that is undone. ends (2, states): the first and the last variable of each
+    list, or -1. links (2, n): the variables before and after.
+    """
+    if was >= 2:
+        for side in range(2):
+            one, other = links[side, v], links[1 - side, v]
+            if one >= 0:
+                links[1 - side, one] = other
+            else:
+                ends[side, was] = other
+    if now >= 2:
+        side = 0 if now > was > 0 else 1
+        one = ends[side, now]
+        links[side, v], links[1 - side, v] = -1, one
+        if one >= 0:
+            links[side, one] = v
+        else:
+            ends[1 - side, now] = v
+        ends[side, now] = v
+
+
+@jit
+def _revise(f, hard, left, base, seen, digits):  # type: ignore[no-untyped-def]
+    """seen <- for each variable of factor f, behind one another, which of its states are in a possible combination."""
+    cardinality, first, variable, stride, offset, allowed = hard[0], hard[1], hard[2], hard[3], hard[4], hard[5]
+    begin, end = first[f], first[f + 1]
+    missing = 0  # states that are left, but not seen yet
+    place = offset[f]
+    cells = 0
+    for s in range(begin, end):
+        v = variable[s]
+        digits[s - begin] = -1
+        for k in range(cardinality[v]):
+            seen[cells + k] = False
+            if left[base[v] + k]:
+                missing += 1
+                if digits[s - begin] < 0:
+                    digits[s - begin] = k
+        cells += cardinality[v]
+        place += stride[s] * digits[s - begin]
+    while missing:
+        if allowed[place]:
+            cells = 0
+            for s in range(begin, end):
+                k = digits[s - begin]
+                missing -= not seen[cells + k]
+                seen[cells + k] = True
+                cells += cardinality[variable[s]]
+        s = end - 1  # the next combination of states that are left, the last variable fastest
+        while s >= begin:
+            v, k = variable[s], digits[s - begin] + 1
+            while k < cardinality[v] and not left[base[v] + k]:
+                k += 1
+            if k < cardinality[v]:
+                place += stride[s] * (k - digits[s - begin])
+                digits[s - begin] = k
+                break
+            k = 0
+            while not left[base[v] + k]:
+                k += 1
+            place += stride[s] * (k - digits[s - begin])
+            digits[s - begin] = k
+            s -= 1
+        if s < begin:
+            break
+
+
+@jit
+def search(hard, base, score, left, order, most, count, ends, links, trail, stack, queue, waits, seen, digits):  # type: ignore[no-untyped-def]
+    """Find states that no factor forbids: depth first, the variable with the fewest states left next.
+
+    hard: cardinality (n,); first, variable, stride, offset as in `fastgen._kernels.jit.markov`; allowed: which entries
+    of the tables are not 0; own, slot, owner. The states of variable v are base[v] : base[v + 1]; left: which of them
+    are possible, in the end one of each variable of a factor; the ones with the highest score are tried first. order:
+    the variables of factors; equals are taken in it. After each choice, states without a possible combination in some
+    factor are struck out, until nothing changes.
+
+    Work space: count (n,); ends (2, most states + 1), all -1; links (2, n); trail (states of all variables, 2); stack
+    (n, 3); queue, waits (factors); seen, digits: for the states and the variables of one factor. Returns the number of
+    choices; a negative number if there are no such states; most + 1 if so many choices were made in vain.
+    """
+    cardinality, first, variable = hard[0], hard[1], hard[2]
+    own, slot, owner = hard[6], hard[7], hard[8]
+    F = len(first) - 1
+    for v in order:
+        count[v] = 0
+        for k in range(cardinality[v]):
+            count[v] += left[base[v] + k]
+        if count[v] == 0:
+            return -1
+        _to_bucket(v, 0, count[v], ends, links)
+    struck = depth = steps = 0
+    start, size = 0, F
+    for f in range(F):
+        queue[f], waits[f] = f, True
+    while True:
+        failed = False
+        while size and not failed:
+            f = queue[start]
+            start = (start + 1) % F
+            size -= 1
+            waits[f] = False
+            _revise(f, hard, left, base, seen, digits)
+            cells = 0
+            for s in range(first[f], first[f + 1]):
+                v = variable[s]
+                lost = False
+                for k in range(cardinality[v]):
+                    if left[base[v] + k] and not seen[cells + k]:
+                        left[base[v] + k] = False
+                        trail[struck, 0], trail[struck, 1] = v, k
+                        struck += 1
+                        _to_bucket(v, count[v], count[v] - 1, ends, links)
+                        count[v] -= 1
+                        lost = True
+                cells += cardinality[v]
+                failed = failed or count[v] == 0
+                if lost:
+                    for i in range(own[v], own[v + 1]):
+                        g = owner[slot[i]]
+                        if g != f and not waits[g]:
+                            queue[(start + size) % F], waits[g] = g, True
+                            size += 1
+        if failed:
+            while size:
+                waits[queue[start]] = False
+                start = (start + 1) % F
+                size -= 1
+            if depth == 0:
+                return -1 - steps
+            depth -= 1
+            v, k = stack[depth, 0], stack[depth, 1]
+            while struck > stack[depth, 2]:
+                struck -= 1
+                u = trail[struck, 0]
+                left[base[u] + trail[struck, 1]] = True
+                _to_bucket(u, count[u], count[u] + 1, ends, links)
+                count[u] += 1
+            # what was chosen is out, as far as the choices before go
+            left[base[v] + k] = False
+            trail[struck, 0], trail[struck, 1] = v, k
+            struck += 1
+            _to_bucket(v, count[v], count[v] - 1, ends, links)
+            count[v] -= 1
+        else:
+            low = 2
+            while low < ends.shape[1] and ends[0, low] < 0:
+                low += 1
+            if low == ends.shape[1]:
+                return steps
+            if steps == most:
+                return most + 1
+            steps += 1
+            v = ends[0, low]
+            best = -1
+            for k in range(cardinality[v]):
+                if left[base[v] + k] and (best < 0 or score[base[v] + k] > score[base[v] + best]):
+                    best = k
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = v, best, struck
+            depth += 1
+            for k in range(cardinality[v]):
+                if left[base[v] + k] and k != best:
+                    left[base[v] + k] = False
+                    trail[struck, 0], trail[struck, 1] = v, k
+                    struck += 1
+            _to_bucket(v, count[v], 1, ends, links)
+            count[v] = 1
+        for i in range(own[v], own[v + 1]):
+            g = owner[slot[i]]
+            if not waits[g]:
+                queue[(start + size) % F], waits[g] = g, True
+                size += 1
+
+
+@jit
 def exp_tile(x, y, power):  # type: ignore[no-untyped-def]
     """y <- exp(x), to 3e-16 between -708 and 708, and constant beyond. All are of length TILE; power is int64."""
     scale = power.view(np.float64)
