@@ -210,6 +210,24 @@ def test_samples_are_of_the_model():
     assert stats.chisquare(np.bincount(codes.astype(int), minlength=64), p * 20_000).pvalue > LEVEL
 
 
+def test_draws_are_those_of_the_estimators_random_state():
+    rbm = machine(6, 4, seed=10)
+    rbm.random_state = 3
+    first = rbm.sample(5, 40)
+    np.testing.assert_array_equal(first, rbm.sample(5, 40))
+    np.testing.assert_array_equal(first, rbm.sample(5, 40, random_state=3))
+    assert (first != rbm.sample(5, 40, random_state=4)).any()
+    np.testing.assert_array_equal(rbm.gibbs(first), rbm.gibbs(first, random_state=3))
+    options = {"n_runs": 20, "n_betas": 30}
+    assert rbm.log_partition("ais", **options) == rbm.log_partition("ais", **options, random_state=3)
+    assert rbm.log_partition("ais", **options) != rbm.log_partition("ais", **options, random_state=4)
+    np.testing.assert_array_equal(
+        rbm.log_prob(first, "ais", **options), rbm.log_prob(first, "ais", **options, random_state=3)
+    )
+    rbm.random_state = np.random.default_rng(0)  # a generator goes on
+    assert (rbm.sample(5, 40) != rbm.sample(5, 40)).any()
+
+
 def test_learns_a_distribution():
     """Three patterns with noise: close to the entropy of the data, which is the best that there is."""
     rng = np.random.default_rng(14)

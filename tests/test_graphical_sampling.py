@@ -18,6 +18,8 @@ from fastgen.graphical._engine import Engine
 from fastgen.graphical._factors import FactorGraph
 from fastgen.graphical._sampling import (
     Chains,
+    NothingFoundError,
+    Search,
     _threshold,
     effective_sample_size,
     gibbs,
@@ -672,6 +674,73 @@ def test_hard_zeros():
         gibbs(graph, 10, {0: 1, 1: 1})
     with pytest.raises(ValueError, match="start of chain 0 is impossible"):
         gibbs(graph, 10, start=np.zeros(6, int))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_search_finds_states_if_there_are_any(seed):
+    """Random constraints of 1 to 3 variables, about half of them contradictory, against all states."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 7))
+    sizes = tuple(rng.integers(1, 5, n).tolist())
+    factors = []
+    for _ in range(int(rng.integers(0, 9))):
+        scope = tuple(rng.permutation(n)[: rng.integers(1, 4)].tolist())
+        factors.append((scope, (rng.random([sizes[v] for v in scope]) < 0.45).astype(float)))
+    base = np.concatenate([[0], np.cumsum(sizes)])
+    possible = rng.random(base[-1]) < 0.95
+    X = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+    good = possible[base[:-1] + X].all(axis=1)
+    for scope, table in factors:
+        good &= table[tuple(X[:, v] for v in scope)] > 0
+    search = Search.of_factors(sizes, factors)
+    score, before = rng.random(base[-1]), possible.copy()
+    if not good.any():
+        with pytest.raises(ValueError, match="probability zero"):
+            search.state(score, possible)
+    else:
+        kinds = set(map(tuple, X[good].tolist()))
+        drawn = {tuple(search.state(rng.random(base[-1]), possible).tolist()) for _ in range(200)}
+        assert drawn <= kinds
+        assert len(drawn) > 1 or len(kinds) == 1
+        assert tuple(search.state(score, possible).tolist()) == tuple(search.state(score, possible).tolist())
+    assert (possible == before).all()
+
+
+def test_search_takes_what_scores_highest():
+    differ = 1.0 - np.eye(3)
+    search = Search.of_factors((3, 3, 2), [((0, 1), differ)])
+    score = np.array([0.1, 0.9, 0.5, 0.1, 0.8, 0.7, 0.2, 0.3])
+    np.testing.assert_array_equal(search.state(score), [1, 2, 1])
+    np.testing.assert_array_equal(search.state(score, np.array([1, 0, 1, 1, 1, 1, 1, 0], bool)), [2, 1, 0])
+    np.testing.assert_array_equal(Search.of_factors((), []).state(np.zeros(0)), [])
+
+
+def test_search_of_large_graphs():
+    """Colourings of a grid and of a random graph; a chain of equal states is settled by the first."""
+    site = np.arange(300 * 300).reshape(300, 300)
+    edges = [
+        (a, b)
+        for one, other in ((site[1:], site[:-1]), (site[:, 1:], site[:, :-1]))
+        for a, b in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True)
+    ]
+    rng = np.random.default_rng(0)
+    far = np.sort(rng.integers(0, 3000, (6000, 2)), axis=1)
+    far = far[far[:, 0] < far[:, 1]].tolist()
+    for K, n, pairs in ((3, site.size, edges), (2, site.size, edges), (5, 3000, far)):
+        differ = 1.0 - np.eye(K)
+        x = Search.of_factors((K,) * n, [(tuple(pair), differ) for pair in pairs]).state(rng.random(n * K))
+        ends = np.array(pairs)
+        assert (x[ends[:, 0]] != x[ends[:, 1]]).all()
+    chain = Search.of_factors((4,) * 500, [((v, v + 1), np.eye(4)) for v in range(499)])
+    assert len(set(chain.state(rng.random(2000)).tolist())) == 1
+
+
+def test_search_gives_up():
+    """Pigeons: 12 in 11 holes, which such a search would not be done with in years."""
+    differ = 1.0 - np.eye(11)
+    pigeons = [((a, b), differ) for a in range(12) for b in range(a)]
+    with pytest.raises(NothingFoundError, match="pass one as start"):
+        Search.of_factors((11,) * 12, pigeons).state(np.zeros(132))
 
 
 def test_chains_that_cannot_move_show():

@@ -1,7 +1,9 @@
 """Markov random fields against brute force, Onsager's and Kaufman's exact results, and moments of data."""
 
+import io
 import itertools
 import pickle
+import warnings
 from math import cosh, exp, log, sinh, sqrt, tanh
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from fastgen import num_threads
-from fastgen.graphical import EngineLimitError
+from fastgen.graphical import EngineLimitError, FactorGraph, UnnormalisedWarning, formats
 from fastgen.graphical._graph_cuts import graph_cut, minimum_cut
 from fastgen.graphical.markov_random_field import MarkovRandomField
 
@@ -159,6 +161,201 @@ def test_node_permutations_edge_order_and_constants_change_nothing(name: str) ->
     np.testing.assert_allclose(other.log_prob(X[:, nodes]), model.log_prob(X), atol=1e-12)
     np.testing.assert_allclose(other.marginals().marginals, model.marginals().marginals[nodes], atol=1e-12)
     assert other.map().energy + constant == pytest.approx(model.map().energy, abs=1e-12)
+
+
+# ---- missing values, soft evidence, joint queries, files -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float64, object])
+def test_what_is_masked_is_missing(dtype: Any) -> None:
+    model = MarkovRandomField.grid((2, 3), coupling=0.3, field=0.1)
+    rng = np.random.default_rng(0)
+    X, mask = model.sample(8, 0), rng.random((8, 6)) < 0.4
+    mask[0] = False
+    masked, missing = np.ma.masked_array(X.astype(dtype), mask), np.where(mask, -1, X)
+    assert np.ma.masked_array(X, mask).mask[1:].any()
+    np.testing.assert_array_equal(model.log_prob(masked), model.log_prob(missing))
+    np.testing.assert_array_equal(model.marginals(masked).marginals, model.marginals(missing).marginals)
+    np.testing.assert_array_equal(model.map(masked[3], "icm").states, model.map(missing[3], "icm").states)
+    np.testing.assert_array_equal(model.map(masked[3]).states, model.map(missing[3]).states)
+    np.testing.assert_array_equal(model.sample(5, 0, evidence=masked[3]), model.sample(5, 0, evidence=missing[3]))
+    fits = [MarkovRandomField.grid((2, 3)).fit(data, l2=0.1).coupling for data in (masked, missing)]
+    np.testing.assert_array_equal(*fits)
+    for call in (model.energy, model.unnormalised_log_prob, lambda X: model.map(method="icm", start=X[1])):
+        with pytest.raises(ValueError, match="complete"):
+            call(masked)
+
+
+def test_evidence_as_a_mapping() -> None:
+    model = small_models()["pairwise"]
+    row = [-1, 2, -1, -1, 0]
+    for given in ({1: 2, 4: 0}, {np.int64(4): np.int8(0), 1: 2}):
+        np.testing.assert_array_equal(model.marginals(given).marginals, model.marginals(row).marginals)
+        np.testing.assert_array_equal(model.map(given).states, model.map(row).states)
+    for wrong, error in (({5: 0}, "variables 0 to 4"), ({-1: 0}, "variables 0 to 4"), ({"a": 0}, "variables 0 to 4"),
+                         ({True: 0}, "variables 0 to 4"), ({0: 3}, "states from 0 to 2"), ({0: 1.0}, "as integers"),
+                         ({0: True}, "as integers")):  # fmt: skip
+        with pytest.raises(ValueError, match=error):
+            model.marginals(wrong)
+
+
+def with_soft(logs: np.ndarray, X: np.ndarray, soft: Any) -> np.ndarray:
+    """Log-potentials of all states, with likelihoods multiplied in."""
+    with np.errstate(divide="ignore"):
+        return logs + sum(np.log(np.asarray(likelihood)[X[:, v]]) for v, likelihood in soft.items())
+
+
+@pytest.mark.parametrize("name", ["general", "pairwise", "ising", "potts", "one"])
+def test_soft_evidence_is_a_further_factor(name: str) -> None:
+    model = small_models()[name]
+    X, logs = brute(model)
+    rng = np.random.default_rng(3)
+    variables = [v for v in (0, 2, 3) if v < model.n_variables]
+    soft = {v: rng.random(model.cardinalities[v]) * 1e3 for v in variables}
+    soft[0] = soft[0] * np.where(np.arange(len(soft[0])) == 0, 0.0, 1.0)  # rules out one state
+    tilted = with_soft(logs, X, soft)
+    p = np.exp(tilted)
+    found = model.marginals(soft=soft)
+    assert found.exact
+    assert found.log_partition == pytest.approx(log(p.sum()), abs=1e-12)
+    for v, size in enumerate(model.cardinalities):
+        np.testing.assert_allclose(found.marginals[v, :size], np.bincount(X[:, v], p, size) / p.sum(), atol=1e-12)
+    best = model.map(soft=soft)
+    assert best.energy == pytest.approx(-tilted.max(), abs=1e-12)
+    assert model.map(method="icm", soft=soft, n_starts=20, random_state=0).energy == pytest.approx(
+        -tilted.max(), abs=1e-12
+    )  # 20 starts meet the best of at most 300 states
+    draws = model.sample(20_000, 0, soft=soft)
+    for v, size in enumerate(model.cardinalities):
+        q = np.bincount(X[:, v], p, size) / p.sum()
+        share = np.bincount(draws[:, v], minlength=size) / 20_000
+        assert (np.abs(share - q) <= 4.9 * np.sqrt(q * (1 - q) / 20_000)).all()  # one in 10^6 for each state
+
+
+def test_soft_evidence_of_approximate_methods_and_of_rows() -> None:
+    tree = random_tree(0)
+    rng = np.random.default_rng(1)
+    evidence = np.where(rng.random((3, 7)) < 0.3, 1, -1)
+    soft = {0: rng.random((3, 3)), 5: rng.random(3)}
+    exact, loopy = tree.marginals(evidence, soft=soft), tree.marginals(evidence, "loopy", soft=soft)
+    np.testing.assert_allclose(loopy.marginals, exact.marginals, atol=1e-9)
+    np.testing.assert_allclose(loopy.log_partition, exact.log_partition, atol=1e-8)
+    for r in range(3):
+        one = tree.marginals(evidence[r], soft={0: soft[0][r], 5: soft[5]})
+        np.testing.assert_array_equal(one.marginals, exact.marginals[r])
+    same = {0: soft[0][0], 5: soft[5]}
+    np.testing.assert_array_equal(
+        tree.map(evidence, "max_product", soft=same).states, tree.map(evidence, "exact", soft=same).states
+    )
+    graph = MarkovRandomField.from_factor_graph(tree.graph)  # the path of general factors
+    np.testing.assert_allclose(
+        graph.marginals(evidence, "loopy", soft=soft, schedule="sequential").marginals, exact.marginals, atol=1e-9
+    )
+    free = tree.marginals(soft=same)
+    gibbs = tree.marginals(method="gibbs", soft=same, n_samples=20_000, random_state=0)
+    assert np.abs(gibbs.marginals - free.marginals).max() < 0.02  # 80,000 draws, fewer by their correlation
+    bound = tree.marginals(method="mean_field", soft=same).log_partition
+    assert free.log_partition - 3 < bound <= free.log_partition
+    for wrong, error in (({0: [1.0, 2.0]}, r"soft\[0\] must have shape"), ({0: [1.0, -1.0, 0.0]}, "not negative"),
+                         ({0: [1.0, np.nan, 0.0]}, "finite"), ({9: [1.0]}, "variables 0 to 6")):  # fmt: skip
+        with pytest.raises(ValueError, match=error):
+            tree.marginals(soft=wrong)
+    with pytest.raises(TypeError, match="mapping"):
+        tree.marginals(soft=[[1.0, 2.0, 3.0]])
+    assert np.isnan(tree.marginals(soft={0: np.zeros(3)}).marginals).all()
+
+
+@pytest.mark.parametrize("name", ["general", "pairwise", "torus", "one", "apart"])
+def test_joint_queries_against_brute_force(name: str) -> None:
+    model = small_models()[name]
+    X, logs = brute(model)
+    sizes = model.cardinalities
+    total = np.logaddexp.reduce(logs)
+    rng = np.random.default_rng(7)
+    for n_targets in range(1, min(3, len(sizes)) + 1):
+        targets = rng.permutation(len(sizes))[:n_targets].tolist()
+        seen = int(rng.integers(len(sizes)))
+        soft = {int(rng.integers(len(sizes))): None}
+        (v,) = soft
+        soft = {v: rng.random(sizes[v]) + 0.1}
+        for evidence in ({}, {seen: 0}):
+            tilted = with_soft(logs, X, soft)
+            for u, state in evidence.items():
+                tilted = np.where(X[:, u] == state, tilted, -np.inf)
+            p = np.exp(tilted)
+            expected = np.zeros([sizes[t] for t in targets])
+            np.add.at(expected, tuple(X[:, t] for t in targets), p / p.sum())
+            answer = model.query(targets, evidence, soft=soft)
+            np.testing.assert_allclose(answer.probabilities, expected, atol=1e-12)
+            assert answer.exact
+            assert answer.variables == tuple(targets)
+            assert answer.states == tuple(tuple(range(sizes[t])) for t in targets)
+            assert answer.log_evidence == pytest.approx(log(p.sum()) - total, abs=1e-11)
+    one = model.query(0)
+    np.testing.assert_allclose(one.probabilities, model.marginals().marginals[0][: sizes[0]], atol=1e-14)
+    assert one.log_evidence == pytest.approx(0.0, abs=1e-12)
+
+
+def test_joint_queries_refuse() -> None:
+    model = MarkovRandomField([], [2] * 66)
+    for size in (40, 66):
+        with pytest.raises(EngineLimitError, match="joint distribution of"):
+            model.query(range(size))
+    np.testing.assert_array_equal(model.query(range(3)).probabilities, np.full((2, 2, 2), 1 / 8))
+    with pytest.raises(EngineLimitError, match="joint"):
+        MarkovRandomField([], [10**12]).query(0)
+    with pytest.raises(EngineLimitError, match="multiplications"):
+        MarkovRandomField.grid((12, 12)).query(range(21))
+    apart = MarkovRandomField.from_pairwise(np.zeros((2, 2)), [[0, 1]], [[-np.inf, 0.0], [0.0, -np.inf]])
+    np.testing.assert_array_equal(apart.query([0, 1], {1: 1}).probabilities, [[0.0, 1.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match="impossible"):
+        apart.query(0, {0: 1, 1: 1})
+    with pytest.raises(ValueError, match="impossible"):
+        apart.query(0, {0: 1}, soft={1: [0.0, 1.0]})
+    for targets, error in (([], "each once"), ([0, 0], "each once"), ([2], "variables 0 to 1"), ("a", "variables 0")):
+        with pytest.raises(ValueError, match=error):
+            apart.query(targets)
+    with pytest.raises(ValueError, match="one row"):
+        apart.query(0, [[0, 1], [1, 0]])
+    # the sum over what is observed is much cheaper than log Z
+    wide = MarkovRandomField.grid((40, 40), coupling=0.3, field=0.1, limit=10**6)
+    rest = wide.query([0, 1], dict.fromkeys(range(2, 1600), 1))
+    assert np.isnan(rest.log_evidence)
+    assert rest.probabilities[1, 1] / rest.probabilities[0, 1] == pytest.approx(exp(2 * (2 * 0.3 + 0.1)), rel=1e-12)
+
+
+def test_factor_graphs_and_files() -> None:
+    models = small_models()
+    for name in ("general", "pairwise", "ising"):
+        model = models[name]
+        X, logs = brute(model)
+        text = io.StringIO()
+        model.write(text)
+        for other in (
+            MarkovRandomField.read(io.StringIO(text.getvalue())),
+            MarkovRandomField.from_factor_graph(formats.read_uai(io.StringIO(text.getvalue())), limit=10**6),
+        ):
+            np.testing.assert_allclose(other.unnormalised_log_prob(X), logs, atol=1e-13)
+            assert other.log_partition_function() == pytest.approx(model.log_partition_function(), abs=1e-12)
+        assert other.limit == 10**6
+    graph = FactorGraph.of([2, 3], [([1], [1.0, 2.0, 4.0])])
+    model = MarkovRandomField.from_factor_graph(graph)
+    assert model.graph.factors[0] is graph.factors[0]
+    assert model.log_partition_function() == pytest.approx(log(14), abs=1e-15)
+    # a directed model: Z is 1
+    network = formats.read_uai(io.StringIO("BAYES 2 2 2 2 1 0 2 0 1 2 0.25 0.75 4 0.5 0.5 0.125 0.875"))
+    directed = MarkovRandomField.from_factor_graph(network)
+    assert directed.log_partition_function() == pytest.approx(0.0, abs=1e-15)
+    assert directed.log_prob([[1, 1]])[0] == pytest.approx(log(0.75 * 0.875), abs=1e-15)
+    # constants beyond the range of float64
+    large = MarkovRandomField.from_pairwise([[0.0, 600.0], [900.0, 901.0]], [[0, 1]], [[-2000.0, -2001.0]] * 2)
+    text = io.StringIO()
+    large.write(text)
+    again = MarkovRandomField.read(io.StringIO(text.getvalue()))
+    assert again.log_partition_function() == pytest.approx(large.log_partition_function(), abs=1e-12)
+    for wrong in (graph.factors, None, "model.uai"):
+        with pytest.raises(TypeError, match="must be a FactorGraph"):
+            MarkovRandomField.from_factor_graph(wrong)
 
 
 # ---- published results -----------------------------------------------------------------------------------------------
@@ -363,6 +560,102 @@ def test_icm_ends_in_a_local_optimum_and_keeps_the_evidence(name: str) -> None:
             assert result.states[0] == 0
 
 
+def grid_of_colours(shape: tuple[int, int], K: int, unary: Any = 0.0) -> MarkovRandomField:
+    """Neighbours differ."""
+    edges = MarkovRandomField.grid(shape).edges
+    n = shape[0] * shape[1]
+    return MarkovRandomField.from_pairwise(np.broadcast_to(unary, (n, K)), edges, np.where(np.eye(K) > 0, -np.inf, 0.0))
+
+
+@pytest.mark.parametrize("K", [3, 5])
+def test_map_of_large_models_with_forbidden_pairs(K: int) -> None:
+    """Neither a cut, nor the engine, nor TRW-S takes them: the result says what was done."""
+    rng = np.random.default_rng(0)
+    model = grid_of_colours((46, 46), K, rng.normal(size=(46 * 46, K)))
+    found = model.map()
+    assert np.isfinite(found.energy)
+    assert found.energy == model.energy(found.states[None])[0]
+    assert found.method == "icm"
+    assert found.details.startswith("start: ")
+    assert not found.exact
+    assert found.energy <= model.map(method="icm").energy
+    assert found.energy <= model.map(method="max_product").energy < np.inf
+    for v in range(0, 46 * 46, 97):  # no change of one node is better
+        others = np.repeat(found.states[None], K, axis=0)
+        others[:, v] = np.arange(K)
+        assert model.energy(others).min() >= found.energy - 1e-12
+    evidence = np.full(46 * 46, -1)
+    evidence[:4] = [0, 1, 2, 1]
+    rows = model.map(np.array([evidence, np.full(46 * 46, -1)]))
+    np.testing.assert_array_equal(rows.states[0, :4], [0, 1, 2, 1])
+    np.testing.assert_array_equal(rows.states[1], found.states)
+    with pytest.raises(ValueError, match="row 0 is impossible"):
+        model.map({0: 1, 1: 1})
+
+
+def test_map_of_wide_models_with_large_factors() -> None:
+    """Parity checks of four variables each: the engine is refused, TRW-S takes two at most."""
+    rng = np.random.default_rng(2)
+    factors: list[Any] = [((v,), rng.random(2) + 0.1) for v in range(60)]
+    even = (np.indices((2,) * 4).sum(axis=0) % 2 == 0).astype(float)
+    factors += [(tuple(rng.choice(60, 4, replace=False).tolist()), even) for _ in range(40)]
+    model = MarkovRandomField(factors, [2] * 60, limit=10**4)
+    found = model.map()
+    assert found.method == "icm"
+    assert np.isfinite(found.energy)
+    odd = np.array([tuple(factor[0]) for factor in factors[60:]])
+    assert not (found.states[odd].sum(axis=1) % 2).any()
+    impossible = MarkovRandomField([*factors, (factors[-1][0], 1 - even)], [2] * 60, limit=10**4)
+    with pytest.raises(ValueError, match="impossible"):
+        impossible.map()
+
+
+def test_options_of_automatic_choices() -> None:
+    small, wide = MarkovRandomField.grid((2, 3)), MarkovRandomField.grid((12, 12), 3, coupling=-0.4, limit=10**4)
+    for model in (small, wide):
+        with pytest.raises(TypeError, match="nonsense"):
+            model.marginals(nonsense=1)
+        with pytest.raises(TypeError, match="nonsense"):
+            model.map(nonsense=1)
+        for method in ("exact", "loopy", "mean_field", "gibbs"):
+            with pytest.raises(TypeError):
+                model.marginals(method=method, nonsense=1)
+        with pytest.raises(ValueError, match="burn_in"):
+            model.sample(2, burn_in=-1)
+        for method in ("exact", "swendsen_wang"):
+            with pytest.raises(TypeError, match="no start"):
+                model.sample(1, method=method, start=np.zeros(model.n_variables, int))
+    assert small.marginals(damping=0.5, max_iter=7).exact
+    assert wide.marginals(max_iter=1).details.n_iter == 1
+    assert wide.map(max_iter=1, n_starts=3).details.n_iter == 1
+
+
+def test_states_of_max_product_are_polished() -> None:
+    """A spin glass without field: messages say nothing of any spin, and so tell no states; Onsager's phase too."""
+    rng = np.random.default_rng(0)
+    for model in (
+        MarkovRandomField.grid((30, 30), coupling=rng.normal(size=1740)),
+        MarkovRandomField.grid((4, 4), coupling=rng.normal(size=24)),
+        MarkovRandomField.from_factor_graph(MarkovRandomField.grid((4, 4), coupling=rng.normal(size=24)).graph),
+    ):
+        found = model.map(method="max_product")
+        told = np.asarray(found.details.states)
+        assert found.details.converged
+        assert not found.converged
+        assert found.polished
+        assert found.energy < model.energy(told[None])[0]
+        assert found.energy == model.map(method="icm", start=told).energy
+        flips = np.repeat(found.states[None], model.n_variables, axis=0)
+        np.fill_diagonal(flips, 1 - np.diagonal(flips))
+        assert model.energy(flips).min() >= found.energy - 1e-12
+    tree = random_tree(0).map(method="max_product")
+    assert tree.converged
+    assert not tree.polished
+    pair = MarkovRandomField.ising([[0, 1]], -1.0).map(np.array([[-1, -1], [0, -1]]), "max_product")
+    np.testing.assert_array_equal(pair.energy, [-1.0, -1.0])  # ties: (0, 0) was told first, of energy 1
+    np.testing.assert_array_equal(pair.polished, [True, False])
+
+
 def test_icm_leaves_impossible_states() -> None:
     chain = np.full((3, 3), -np.inf)
     chain[[0, 1, 2], [1, 2, 0]] = 0.0  # each state has one successor
@@ -497,6 +790,31 @@ def test_gibbs_of_large_models_that_are_no_square_lattice() -> None:
     np.testing.assert_allclose(shares.marginals.sum(axis=1), 1.0)
     assert (shares.marginals[:100] == [1, 0]).all()
     assert np.abs(shares.marginals[100:, 1] - p).max() < 5.5 * sqrt(p * (1 - p) / 400)  # one in 10,000
+
+
+@pytest.mark.parametrize("K", [3, 4])
+def test_gibbs_of_large_colourings(K: int) -> None:
+    """More than 2000 nodes: a start is searched for."""
+    model = grid_of_colours((46, 46), K)
+    evidence = np.full(46 * 46, -1)
+    evidence[:3] = [0, 1, 0]
+    X = model.sample(6, 0, evidence=evidence, n_chains=3, burn_in=2)
+    assert (model.energy(X) == 0).all()
+    assert (X[:, :3] == [0, 1, 0]).all()
+    assert (X[0] != X[2]).any()  # of other chains
+    np.testing.assert_array_equal(X, model.sample(6, 0, evidence=evidence, n_chains=3, burn_in=2))
+    shares = model.marginals(evidence, "gibbs", n_samples=5, burn_in=1, random_state=0)
+    np.testing.assert_allclose(shares.marginals.sum(axis=1), 1.0)
+    assert (shares.marginals[:3, :2] == [[1, 0], [0, 1], [1, 0]]).all()
+    start = model.map().states
+    still = model.sample(2, 0, "gibbs", start=start, n_chains=1, burn_in=0)
+    assert (still[0] != start).mean() < 0.8
+    assert (model.energy(still) == 0).all()
+    for call in (model.sample, lambda n, **given: model.marginals(method="gibbs", **given)):
+        with pytest.raises(ValueError, match="probability zero"):
+            call(1, evidence={0: 1, 1: 1})
+        with pytest.raises(ValueError, match="start is impossible"):
+            call(1, start=np.zeros(46 * 46, int))
 
 
 # ---- learning --------------------------------------------------------------------------------------------------------
@@ -721,6 +1039,53 @@ def test_what_is_too_large_is_refused_with_the_alternative() -> None:
     path = MarkovRandomField.potts([(i, i + 1) for i in range(2999)], 2, -0.5)  # a forest is
     assert path.marginals().exact
     assert path.log_partition_function() == pytest.approx(log(2) + 2999 * log(1 + exp(-0.5)), rel=1e-12)
+
+
+def test_log_prob_is_never_unnormalised_in_silence() -> None:
+    small, wide = MarkovRandomField.grid((3, 3), coupling=0.3), MarkovRandomField.grid((12, 12), limit=10**5)
+    large = MarkovRandomField.grid((300, 300))  # not even forecast
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X = all_states([2] * 9)[:20]
+        X[3, 4] = -1
+        np.testing.assert_array_equal(small.log_prob(X, normalised="auto"), small.log_prob(X))
+        plain = small.log_prob(X, normalised=False)
+        np.testing.assert_allclose(plain - small.log_partition_function(), small.log_prob(X), atol=1e-13)
+        np.testing.assert_array_equal(plain[:3], small.unnormalised_log_prob(X[:3]))
+    for model in (wide, large):
+        Y = np.ones((2, model.n_variables), int)
+        if model is wide:
+            with pytest.raises(EngineLimitError, match="normalised='auto'"):
+                model.log_prob(Y)
+        with pytest.warns(UnnormalisedWarning, match="log Z of a model"):
+            values = model.log_prob(Y, normalised="auto")
+        np.testing.assert_array_equal(values, model.unnormalised_log_prob(Y))
+        np.testing.assert_array_equal(values, model.log_prob(Y, normalised=False))
+    Y = np.ones((1, 144), int)
+    Y[0, 5] = -1  # both states of one node: with 3 neighbours that are up
+    with pytest.warns(UnnormalisedWarning):
+        values = wide.log_prob(Y, normalised="auto")
+    assert values[0] == pytest.approx(2 * 12 * 11 - 3 + log(2 * cosh(3)), abs=1e-10)
+    for wrong in ("yes", None, 2):
+        with pytest.raises(ValueError, match="normalised must be"):
+            small.log_prob(X, normalised=wrong)
+
+
+def test_variables_of_too_many_states_are_refused() -> None:
+    model = MarkovRandomField([], [2, 10**12])
+    for call in (
+        model.marginals, model.map, model.log_partition_function, lambda: model.sample(1),
+        lambda: model.log_prob([[0, 3]]), lambda: model.query([0, 1]), lambda: model.query(1),
+        *(lambda method=method: model.marginals(method=method) for method in ("exact", "loopy", "mean_field", "gibbs")),
+        *(lambda method=method: model.map(method=method) for method in ("exact", "max_product", "icm", "trw_s")),
+        *(lambda method=method: model.sample(1, 0, method) for method in ("exact", "gibbs")),
+    ):  # fmt: skip
+        with pytest.raises(EngineLimitError) as caught:
+            call()
+        assert caught.value.cost.bytes > model.limit
+    assert model.energy([[1, 10**9]])[0] == 0.0
+    with pytest.raises(ValueError, match=r"below 2\*\*31"):
+        model.energy([[1, 3 * 10**9]])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

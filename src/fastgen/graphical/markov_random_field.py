@@ -950,24 +950,23 @@ class MarkovRandomField:
                 f"{need:.3g} bytes, above limit={self.limit:.3g}; ask for fewer variables at once, or raise limit",
                 Cost(len(chosen) - 1, n_rows * size, need, n_rows, 0),
             )
+        seen = {*others, *np.flatnonzero(codes[0] >= 0).tolist()}
+        operations = n_rows * self._exactly("a joint distribution", lambda e: e.forecast(seen, [last]).operations)
+        if operations > self.engine.operation_limit:
+            raise EngineLimitError(
+                f"the joint distribution of {len(chosen)} variables would need {operations:.3g} multiplications, above "
+                f"operation_limit={self.engine.operation_limit:.3g}; ask for fewer variables at once",
+                Cost(len(chosen) - 1, n_rows * size, need, operations, 0),
+            )
         rows = np.repeat(codes, n_rows, axis=0)
         possible = np.ones(n_rows, bool)
         for v, states in zip(others, np.indices(shape).reshape(len(others), n_rows), strict=True):
             possible &= (codes[0, v] < 0) | (codes[0, v] == states)
             rows[:, v] = states
         rows = rows[possible]
-
-        def ask(engine: Engine) -> tuple[list[Array], Array]:
-            operations = engine.forecast(np.flatnonzero(rows[0] >= 0).tolist(), [last]).operations
-            if operations * len(rows) > engine.operation_limit:
-                raise EngineLimitError(
-                    f"exact inference would need {operations * len(rows):.3g} multiplications, above "
-                    f"operation_limit={engine.operation_limit:.3g}",
-                    Cost(len(chosen) - 1, n_rows * size, need, operations * len(rows), 0),
-                )
-            return engine.marginals(rows, likelihoods or None, [last])
-
-        (table,), logs = self._exactly("a joint distribution", ask)
+        (table,), logs = self._exactly(
+            "a joint distribution", lambda engine: engine.marginals(rows, likelihoods or None, [last])
+        )
         peak = float(logs.max(initial=-np.inf))
         if peak == -np.inf:
             raise ValueError("the evidence is impossible: no states agree with it")
