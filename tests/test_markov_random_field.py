@@ -610,6 +610,55 @@ def test_map_of_wide_models_with_large_factors() -> None:
         impossible.map()
 
 
+def random_hard_model(rng: np.random.Generator) -> MarkovRandomField:
+    """With forbidden combinations; exact inference is refused in half of them."""
+    n, limit, zeros = int(rng.integers(1, 7)), int(rng.choice([1, 10**9])), float(rng.choice([0.2, 0.4]))
+    if rng.random() < 0.4:
+        sizes = rng.integers(1, 4, n).tolist()
+        factors: list[Any] = [((v,), rng.random(sizes[v]) + 0.01) for v in range(n)]
+        for _ in range(int(rng.integers(0, 8))):
+            scope = tuple(rng.permutation(n)[: rng.integers(1, 4)].tolist())
+            table = rng.random([sizes[v] for v in scope]) + 0.01
+            factors.append((scope, table * (rng.random(table.shape) > zeros)))
+        return MarkovRandomField(factors, sizes, limit=limit)
+    K = int(rng.integers(1, 4))
+    edges = random_edges(rng, n, int(rng.integers(0, 9)))
+    unary, tables = rng.normal(size=(n, K)), rng.normal(size=(len(edges), K, K))
+    unary[rng.random(unary.shape) < zeros / 2] = -np.inf
+    tables[rng.random(tables.shape) < zeros] = -np.inf
+    return MarkovRandomField.from_pairwise(unary, edges, tables, limit=limit)
+
+
+@pytest.mark.parametrize("seed", range(SETS))
+def test_hard_models_with_all_kinds_of_evidence_against_brute_force(seed: int) -> None:
+    """Automatic choices and max-product find possible states whenever there are any; energies, bounds, draws."""
+    rng = np.random.default_rng(seed)
+    model = random_hard_model(rng)
+    sizes, n = np.array(model.cardinalities), model.n_variables
+    X, logs = brute(model)
+    evidence = np.where(rng.random(n) < 0.3, rng.integers(0, sizes), -1)
+    variables = rng.permutation(n)[: rng.integers(0, 3)].tolist()
+    soft = {v: rng.random(sizes[v]) * (rng.random(sizes[v]) > 0.2) for v in variables}
+    logs = with_soft(logs, X, soft)
+    logs[((evidence >= 0) & (evidence != X)).any(axis=1)] = -np.inf
+    least = -logs.max()
+    if least == np.inf:
+        for method in ("auto", "max_product"):
+            with pytest.raises(ValueError, match=r"impossible|possible"):
+                model.map(evidence, method, soft=soft)
+        with pytest.raises(ValueError, match=r"probability|impossible"):
+            model.sample(3, 0, evidence=evidence, soft=soft)
+        return
+    for method in ("auto", "max_product"):
+        found = model.map(evidence, method, soft=soft)
+        assert -logs[(found.states == X).all(axis=1)][0] == pytest.approx(found.energy, abs=1e-12)
+        assert found.lower_bound <= least + 1e-9
+        assert least - 1e-12 <= found.energy < np.inf
+        assert not found.exact or found.energy <= least + 1e-8
+    for draw in model.sample(20, 0, evidence=evidence, soft=soft, burn_in=3):
+        assert logs[(draw == X).all(axis=1)][0] > -np.inf
+
+
 def test_options_of_automatic_choices() -> None:
     small, wide = MarkovRandomField.grid((2, 3)), MarkovRandomField.grid((12, 12), 3, coupling=-0.4, limit=10**4)
     for model in (small, wide):

@@ -46,6 +46,21 @@ def _generators(rng: np.random.Generator, *shape: int) -> NDArray[np.uint64]:
     return np.asarray(rng.integers(1, 2**64, (*shape[:-1], 2, shape[-1]), np.uint64))
 
 
+def _seeds(rng: np.random.Generator, n: int) -> list[np.random.SeedSequence]:
+    """Of n generators that do not depend on how many there are."""
+    return np.random.SeedSequence(int(rng.integers(0, 2**63))).spawn(n)
+
+
+def _as_starts(start: ArrayLike, n_chains: int, V: int) -> NDArray[Any]:
+    """States to start from: (V,), or (n_chains, V)."""
+    given = np.asarray(start)
+    if given.dtype.kind not in "iu" or given.shape not in ((V,), (n_chains, V)):
+        raise ValueError(
+            f"start must be integers of shape ({V},) or ({n_chains}, {V}), got {given.dtype} {given.shape}"
+        )
+    return given
+
+
 def _threshold(p: float, q: float) -> int:
     """Return p as a multiple of 2^-64; q = 1 - p. To a relative error of 2^-53 on both sides, or 2^-64."""
     return min(2**64 - 1, round(p * 2**64) if p < 0.5 else 2**64 - round(q * 2**64))
@@ -713,18 +728,12 @@ def swendsen_wang(
     bond = np.array([_threshold(-expm1(-w), exp(-w)) for w in values] or [0], np.uint64)[where]
     dtype = np.dtype(np.int8) if spins else np.min_scalar_type(q - 1)
     x = np.empty((n_chains, n_nodes), np.int64)
-    seeds = np.random.SeedSequence(int(rng.integers(0, 2**63))).spawn(n_chains)
-    generators = [np.random.default_rng(seed) for seed in seeds]
+    generators = [np.random.default_rng(seed) for seed in _seeds(rng, n_chains)]
     if start is None:
         for c in range(n_chains):
             x[c] = generators[c].integers(0, q, n_nodes)
     else:
-        given = np.asarray(start)
-        if given.dtype.kind not in "iu" or given.shape not in ((n_nodes,), (n_chains, n_nodes)):
-            raise ValueError(
-                f"start must be integers of shape ({n_nodes},) or ({n_chains}, {n_nodes}), "
-                f"got {given.dtype} {given.shape}"
-            )
+        given = _as_starts(start, n_chains, n_nodes)
         if not np.isin(given, (-1, 1) if spins else np.arange(q)).all():
             raise ValueError(f"start must hold {'-1 and 1' if spins else f'states 0 to {q - 1}'}")
         x[:] = (given + 1) // 2 if spins else given
@@ -1054,7 +1063,7 @@ def gibbs(
     # so many chains at once that groups fill vectors: this depends on the model alone
     size = max(1, min(kernels.TILE, -(-kernels.TILE * program.n_colours // max(1, len(free)))))
     blocks = -(-n_chains // size)
-    seeds = np.random.SeedSequence(int(rng.integers(0, 2**63))).spawn(blocks)
+    seeds = _seeds(rng, blocks)
     most = max((cardinalities[v] for v in free), default=1)
     columns = np.array(program.order, np.int64)
     sweep_ns = 4.0 * sum(cardinalities[v] * (2 + len(program.slots[v])) for v in free) + 100
@@ -1094,12 +1103,7 @@ def _checked_start(
     factors: list[tuple[tuple[int, ...], Array]],
 ) -> NDArray[np.int64]:
     V = len(cardinalities)
-    given = np.asarray(start)
-    if given.dtype.kind not in "iu" or given.shape not in ((V,), (n_chains, V)):
-        raise ValueError(
-            f"start must be integers of shape ({V},) or ({n_chains}, {V}), got {given.dtype} {given.shape}"
-        )
-    x = np.array(np.broadcast_to(given, (n_chains, V)), np.int64)
+    x = np.array(np.broadcast_to(_as_starts(start, n_chains, V), (n_chains, V)), np.int64)
     bad = np.argwhere((x < 0) | (x >= np.array(cardinalities)) | ((codes >= 0) & (x != codes)))
     if len(bad):
         chain, v = bad[0]

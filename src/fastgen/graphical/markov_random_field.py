@@ -48,6 +48,7 @@ _AUTO_OPTIONS = {
 """What `MarkovRandomField.map` tries by itself, and the options of each."""
 _LOOPY_OPTIONS = "damping", "schedule", "max_iter", "tol", "n_threads"
 _MOST_CODE = 2**31 - 1
+_ROOM = 1 << 31  # bytes that any method may take for the states of the variables
 _AUTO_VARIABLES = 2000
 """Models with more variables, unless they are forests, are not given to the engine by themselves: even a forecast
 would take seconds."""
@@ -800,14 +801,16 @@ class MarkovRandomField:
         )
 
     def _check_room(self, what: str, numbers: int) -> None:
-        """Refuse what needs more memory for the states of one variable after the other than `limit`.
+        """Refuse what needs so many numbers for the states of variables.
 
-        Tables of pairwise models are of that size themselves.
+        `limit` is for exact inference: others may take what is the default. Tables of pairwise models are of that size
+        themselves.
         """
-        if self._pairs is None and 8 * numbers > self.limit:
+        most = max(self.limit, _ROOM)
+        if self._pairs is None and 8 * numbers > most:
             states = max(self.cardinalities)
             raise EngineLimitError(
-                f"{what} would need {8 * numbers:.3g} bytes, above limit={self.limit:.3g}: "
+                f"{what} would need {8 * numbers:.3g} bytes, above {most:.3g}: "
                 f"variable {self.cardinalities.index(states)} has {states} states",
                 Cost(0, sum(self.cardinalities), 8 * numbers, numbers, 0),
             )
@@ -849,7 +852,8 @@ class MarkovRandomField:
         Raises
         ------
         EngineLimitError
-            From ``"exact"``, if it would cost too much; from all methods, if one row of results would be above `limit`.
+            From ``"exact"``, if it would cost too much; from all methods, if one row of results would need more than
+            2 GB and `limit`.
         TypeError
             An option that the method does not have.
         ValueError
@@ -1130,7 +1134,7 @@ class MarkovRandomField:
             except EngineLimitError:
                 continue
             except ValueError as error:
-                if "submodular" not in str(error):
+                if "submodular" not in str(error) and "the expansion of label" not in str(error):
                     raise
         own = {name: value for name, value in options.items() if name in _AUTO_OPTIONS["icm"]}
         return self._assignment("icm", codes, one, [self._map_best_icm(r, row, own) for r, row in enumerate(codes)])
@@ -1382,18 +1386,19 @@ class MarkovRandomField:
             if method in ("exact", "swendsen_wang"):
                 raise TypeError(f"method={method!r} has no start")
             start = self._start(start, codes[0])
-        if likelihoods := self._likelihoods(soft, 1):
-            if method == "swendsen_wang":
-                raise ValueError("method='swendsen_wang' needs an Ising or Potts model, and no evidence")
-            return self._with_soft(likelihoods).sample(
-                n, random_state, method, codes[0], start=start, n_chains=n_chains, burn_in=burn_in, thin=thin
-            )
+        likelihoods = self._likelihoods(soft, 1)
         if method in ("auto", "exact") and (method == "exact" or self._may_be_exact(codes)):
             try:
-                return self._exactly("samples", lambda engine: engine.sample(n, codes[0], random_state))
+                return self._exactly(
+                    "samples", lambda engine: engine.sample(n, codes[0], random_state, likelihoods or None)
+                )
             except EngineLimitError:
                 if method == "exact":
                     raise
+        if likelihoods and method != "swendsen_wang":
+            return self._with_soft(likelihoods).sample(
+                n, random_state, "gibbs", codes[0], start=start, n_chains=n_chains, burn_in=burn_in, thin=thin
+            )
         self._check_room("samples", 64 * max(self.cardinalities, default=0))  # so many variables are drawn together
         free, V = bool((codes < 0).all()), self.n_variables
         rng = as_generator(random_state)
@@ -1403,7 +1408,7 @@ class MarkovRandomField:
         if not n:
             return np.zeros((0, V), np.int64)
         if method == "swendsen_wang":
-            if self._given is None or not free:
+            if self._given is None or not free or likelihoods:
                 raise ValueError("method='swendsen_wang' needs an Ising or Potts model, and no evidence")
             pairs = self._need_pairs(method)
             q, field = (None, pairs.unary[:, 1]) if self._kind == "ising" else (self.cardinalities[0], pairs.unary)
