@@ -34,6 +34,7 @@ _ISING_NS = 0.25  # for each site and sweep
 _BAND_WORDS = 256  # of one colour; each band of a lattice has generators of its own
 _CALL_NS = 5e7  # between looks at signals
 _SEARCH_STEPS = 20_000
+_SEARCH_AT_A_TIME = 5_000
 _MOST_RANGE = 600.0  # products of factors that have such logarithms at most are in the range of float64
 
 
@@ -958,10 +959,10 @@ class Search:
         sizes = np.asarray(hard[0], np.int64)
         n, F = len(sizes), len(hard[4])
         left = np.ones(int(base[-1]), np.bool_) if possible is None else np.array(possible, np.bool_)
-        most = _SEARCH_STEPS + 20 * n
-        found = 0
+        most, found = _SEARCH_STEPS + 20 * n, 1
         if F:
             work = (
+                np.zeros(3, np.int64),
                 np.zeros(n, np.int64),
                 np.full((2, int(sizes.max()) + 1), -1),
                 np.zeros((2, n), np.int64),
@@ -972,8 +973,11 @@ class Search:
                 np.zeros(self._sizes[0], np.bool_),
                 np.zeros(self._sizes[1], np.int64),
             )
-            found = _kernels().search(hard, base, score, left, order, most, *work)
-        if found > most:
+            for until in range(_SEARCH_AT_A_TIME, most + _SEARCH_AT_A_TIME, _SEARCH_AT_A_TIME):
+                found = _kernels().search(hard, base, score, left, order, min(until, most), *work)
+                if found:
+                    break
+        if not found:
             raise NothingFoundError(f"no state of positive probability was found in {most} steps: pass one as start")
         if not n:
             return np.zeros(0, np.int64)

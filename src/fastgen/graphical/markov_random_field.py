@@ -932,6 +932,13 @@ class MarkovRandomField:
             If the table, or exact inference, would be too large.
         ValueError
             If the evidence is impossible.
+
+        Examples
+        --------
+        >>> model = MarkovRandomField.ising([[0, 1], [1, 2]], 1.0)
+        >>> model.query([0, 2], {1: 1}).probabilities.round(3)
+        array([[0.014, 0.105],
+               [0.105, 0.776]])
         """
         from fastgen.graphical.bayesian_network import Query
 

@@ -460,7 +460,7 @@ def _revise(f, hard, left, base, seen, digits):  # type: ignore[no-untyped-def]
 
 
 @jit
-def search(hard, base, score, left, order, most, count, ends, links, trail, stack, queue, waits, seen, digits):  # type: ignore[no-untyped-def]
+def search(hard, base, score, left, order, until, at, count, ends, links, trail, stack, queue, waits, seen, digits):  # type: ignore[no-untyped-def]
     """Find states that no factor forbids: depth first, the variable with the fewest states left next.
 
     hard: cardinality (n,); first, variable, stride, offset as in `fastgen._kernels.jit.markov`; allowed: which entries
@@ -469,24 +469,27 @@ def search(hard, base, score, left, order, most, count, ends, links, trail, stac
     the variables of factors; equals are taken in it. After each choice, states without a possible combination in some
     factor are struck out, until nothing changes.
 
-    Work space: count (n,); ends (2, most states + 1), all -1; links (2, n); trail (states of all variables, 2); stack
-    (n, 3); queue, waits (factors); seen, digits: for the states and the variables of one factor. Returns the number of
-    choices; a negative number if there are no such states; most + 1 if so many choices were made in vain.
+    Work space: at (3,), zeros: where it is; count (n,); ends (2, most states + 1), all -1; links (2, n); trail (states
+    of all variables, 2); stack (n, 3); queue, waits (factors); seen, digits: for the states and the variables of one
+    factor. Returns 1 if states were found, -1 if there are none, and 0 after `until` choices: to be called again, with
+    all as it was and a larger number.
     """
     cardinality, first, variable = hard[0], hard[1], hard[2]
     own, slot, owner = hard[6], hard[7], hard[8]
     F = len(first) - 1
-    for v in order:
-        count[v] = 0
-        for k in range(cardinality[v]):
-            count[v] += left[base[v] + k]
-        if count[v] == 0:
-            return -1
-        _to_bucket(v, 0, count[v], ends, links)
-    struck = depth = steps = 0
-    start, size = 0, F
-    for f in range(F):
-        queue[f], waits[f] = f, True
+    struck, depth, steps = at
+    start = size = 0
+    if steps == 0:
+        for v in order:
+            count[v] = 0
+            for k in range(cardinality[v]):
+                count[v] += left[base[v] + k]
+            if count[v] == 0:
+                return -1
+            _to_bucket(v, 0, count[v], ends, links)
+        size = F
+        for f in range(F):
+            queue[f], waits[f] = f, True
     while True:
         failed = False
         while size and not failed:
@@ -521,7 +524,7 @@ def search(hard, base, score, left, order, most, count, ends, links, trail, stac
                 start = (start + 1) % F
                 size -= 1
             if depth == 0:
-                return -1 - steps
+                return -1
             depth -= 1
             v, k = stack[depth, 0], stack[depth, 1]
             while struck > stack[depth, 2]:
@@ -541,9 +544,10 @@ def search(hard, base, score, left, order, most, count, ends, links, trail, stac
             while low < ends.shape[1] and ends[0, low] < 0:
                 low += 1
             if low == ends.shape[1]:
-                return steps
-            if steps == most:
-                return most + 1
+                return 1
+            if steps == until:
+                at[0], at[1], at[2] = struck, depth, steps
+                return 0
             steps += 1
             v = ends[0, low]
             best = -1
