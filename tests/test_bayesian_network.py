@@ -159,6 +159,143 @@ def test_soft_evidence(sprinkler):
     assert found.log_evidence == pytest.approx(np.log(expected.sum()), abs=1e-14)
 
 
+def test_soft_evidence_in_joint_queries(sprinkler):
+    """Also of the targets themselves, and where one of these is known."""
+    table = joint(sprinkler.network_) * np.array([0.2, 0.9])[:, None, None, None] * np.array([0.7, 0.1])[:, None]
+    soft = {"cloudy": [0.2, 0.9], "rain": [[0.7, 0.1]]}
+    for evidence in ({}, {"rain": "yes"}, {"cloudy": "no", "wet": "yes"}, {"rain": "no", "cloudy": "yes"}):
+        part = table.copy()
+        for i, name in enumerate(SPRINKLER["states"]):
+            if name in evidence:
+                part = part * np.eye(2)[sprinkler.categories_[name].index(evidence[name])].reshape(
+                    [-1 if j == i else 1 for j in range(4)]
+                )
+        found = sprinkler.query(["rain", "cloudy", "wet"], evidence, soft=soft)
+        np.testing.assert_allclose(found.probabilities, part.sum(axis=1).transpose(1, 0, 2) / part.sum(), atol=1e-14)
+        assert found.log_evidence == pytest.approx(np.log(part.sum()), abs=1e-13)
+
+
+def test_impossible_soft_evidence_is_explained():
+    """a = x has probability 1/2; what cannot be is the soft evidence with it."""
+    model = BayesianNetwork.from_tables(
+        {"a": ["x", "y"], "b": ["u", "v"]}, {"a": [0.5, 0.5], "b": [[1.0, 0.0], [0.0, 1.0]]}, {"b": ["a"]}
+    )
+    cause = "the evidence has probability 0: 'a' = 'x' and the soft evidence of 'b' cannot occur together"
+    with pytest.raises(ValueError, match=cause):
+        model.query("b", {"a": "x"}, soft={"b": [0.0, 1.0]})
+    with pytest.raises(
+        ValueError, match="0: the soft evidence of 'a' and the soft evidence of 'b' cannot occur together"
+    ):
+        model.query("b", soft={"a": [1.0, 0.0], "b": [0.0, 1.0]})
+    with pytest.raises(ValueError, match=r"0: the soft evidence of 'b' cannot occur$"):
+        model.query(["b", "a"], {"a": "x"}, soft={"b": [0.0, 0.0], "a": [1.0, 0.5]})
+
+
+@pytest.mark.parametrize(
+    ("soft", "text"),
+    [
+        ({"b": [0.5]}, r"the soft evidence of 'b' must have shape \(2,\), got \(1,\)"),
+        ({"b": [[1, 0], [0, 1]]}, r"the soft evidence of 'b' must have shape \(2,\), got \(2, 2\)"),
+        ({"b": [0.5, -0.5]}, "the soft evidence of 'b' must be finite and not negative"),
+        ({"b": [0.5, np.nan]}, "the soft evidence of 'b' must be finite and not negative"),
+        ({"b": ["u", "v"]}, "the soft evidence of 'b' must hold"),
+        ({"b": [1, 1], 1: [1, 1]}, "the soft evidence of 'b' is given twice"),
+        ({"c": [0.5, 0.5]}, "no variable 'c'"),
+    ],
+)
+def test_wrong_soft_evidence(soft, text):
+    model = BayesianNetwork.from_tables({"a": ["x", "y"], "b": ["u", "v"]}, {"a": [0.5, 0.5], "b": [0.5, 0.5]})
+    for call in (lambda: model.query(["a", "b"], soft=soft), lambda: model.infer({"a": "x"}, soft=soft)):
+        with pytest.raises((TypeError, ValueError), match=text):
+            call()
+
+
+def test_joint_queries_that_are_too_large_are_refused():
+    model = BayesianNetwork("empty").fit(np.eye(70, dtype=int))
+    for size in (30, 40, 64):
+        with pytest.raises(EngineLimitError, match=f"joint distribution of {size} variables") as caught:
+            model.query(range(size))
+        assert caught.value.cost.states == 2**size
+    with pytest.raises(ValueError, match="at most 64 variables, got 66"):
+        model.query(range(66))
+    model._engine.operation_limit = 1000  # that the engine takes for one row, here for 2^16
+    with pytest.raises(EngineLimitError, match="multiplications, above operation_limit=1000"):
+        model.query(range(17))
+    with pytest.raises(EngineLimitError, match="above limit=1000"):
+        model.set_params(limit=1000).query(range(6))
+
+
+def test_joint_queries_in_several_pieces():
+    """17 independent coins: the product of their distributions, made in two runs of rows."""
+    rng = np.random.default_rng(0)
+    chances = rng.random(17)
+    model = BayesianNetwork.from_tables(
+        {f"c{i}": ["0", "1"] for i in range(17)}, {f"c{i}": [1 - p, p] for i, p in enumerate(chances)}
+    )
+    found = model.query(range(17)).probabilities
+    expected = np.ones(1)
+    for p in chances:
+        expected = np.multiply.outer(expected, [1 - p, p])
+    np.testing.assert_allclose(found, expected[0], rtol=1e-12)
+
+
+def test_one_target_by_name(sprinkler):
+    """`query`, `d_separated` take a name as one variable; its letters are none."""
+    rows = [["yes", None, None, "yes"]]
+    for targets in ("rain", ["rain"], ("rain",), 2, np.array([2])):
+        expected = sprinkler.query("rain", {"cloudy": "yes", "wet": "yes"}).probabilities
+        np.testing.assert_array_equal(sprinkler.infer(rows, targets=targets).marginals["rain"][0], expected)
+        np.testing.assert_array_equal(sprinkler.predict_proba(rows, targets=targets)["rain"][0], expected)
+        np.testing.assert_array_equal(sprinkler.query(targets, {"cloudy": "yes", "wet": "yes"}).probabilities, expected)
+        assert sprinkler.predict(rows, targets=targets).tolist() == [["yes"]]
+    with pytest.raises(ValueError, match="each once"):
+        sprinkler.infer(rows, targets=["rain", 2])
+
+
+def test_names_that_are_tuples():
+    data = pd.DataFrame({("a", 1): ["x", "y"], ("b", 1): ["u", "v"]})
+    model = BayesianNetwork([(("a", 1), ("b", 1))]).fit(data)
+    assert model.query(("b", 1), {("a", 1): "x"}).variables == (("b", 1),)
+    assert model.query((("b", 1), ("a", 1))).variables == (("b", 1), ("a", 1))
+
+
+@pytest.mark.parametrize("method", ["exact", "auto", "loopy", "mean_field", "gibbs", "likelihood_weighting"])
+def test_unknown_options_of_infer_are_refused(method, sprinkler):
+    for call in (sprinkler.infer, lambda **options: sprinkler.query("rain", **options)):
+        with pytest.raises(TypeError, match="no option 'nonsense'"):
+            call(method=method, nonsense=1)
+        with pytest.raises(TypeError, match="no option 'graph'"):
+            call(method=method, graph=1)
+
+
+def test_options_of_auto_are_those_of_loopy(sprinkler):
+    assert sprinkler.infer(damping=0.5).exact
+    found = BayesianNetwork.from_tables(**SPRINKLER, limit=8).infer(damping=0.5, max_iter=3)
+    assert found.method == "loopy"
+    assert found.details[0].n_iter == 3
+
+
+@pytest.mark.parametrize("method", ["likelihood_weighting", "gibbs"])
+def test_random_state_of_the_network_is_used_by_infer(method):
+    """As by `sample`."""
+    model = BayesianNetwork.from_tables({"a": ["x", "y"]}, {"a": [0.4, 0.6]}, random_state=0)
+    found = {model.infer(method=method).marginals["a"].tobytes() for _ in range(5)}
+    assert found == {model.infer(method=method, random_state=0).marginals["a"].tobytes()}
+    assert found != {model.infer(method=method, random_state=1).marginals["a"].tobytes()}
+    model.set_params(random_state=np.random.default_rng(0))
+    assert len({model.infer(method=method).marginals["a"].tobytes() for _ in range(5)}) > 1
+
+
+def test_limit_can_be_changed(sprinkler):
+    sprinkler.infer(method="exact")
+    engine = sprinkler._engine
+    with pytest.raises(EngineLimitError):
+        sprinkler.set_params(limit=1).infer(method="exact")
+    assert sprinkler.set_params(limit=1 << 30).infer(method="exact").exact
+    assert sprinkler._engine is not engine
+    assert sprinkler._engine is sprinkler._engine
+
+
 def test_draws_given_evidence(sprinkler):
     """Pearson's test over the joint of the others; false alarm: 1e-6."""
     drawn = sprinkler.sample(20_000, 5, evidence={"wet": "yes"}, codes=True)
@@ -379,6 +516,79 @@ def test_polars_and_object_arrays_agree_with_pandas(weather):
     assert array.sample(3, 0).dtype == object
 
 
+def test_frames_keep_their_index():
+    data = pd.DataFrame({"a": ["x", "y", "x"], "b": ["u", "v", "u"]}, index=[10, 20, 30])
+    model = BayesianNetwork([("a", "b")]).fit(data)
+    holes = data.assign(a=[None, "y", "x"])
+    for out in (
+        model.impute(holes),
+        model.impute(holes, method="sample", random_state=0),
+        model.predict(holes),
+        model.mpe(holes),
+        model.predict(holes, targets=["a"]),
+    ):
+        assert out.index.tolist() == [10, 20, 30]
+        assert out["a"].tolist() == ["x", "y", "x"]
+    assert holes.assign(a=model.impute(holes)["a"])["a"].tolist() == ["x", "y", "x"]
+    assert model.sample(2).index.tolist() == [0, 1]
+    assert model.impute(holes.to_numpy(object)).index.tolist() == [0, 1, 2]
+    again = holes.set_axis([1, 1, 2])  # not unique
+    assert model.impute(again).index.tolist() == [1, 1, 2]
+
+
+def test_ordered_categories_stay_ordered():
+    sizes = ["S", "M", "L"]
+    data = pd.DataFrame({"size": pd.Categorical(["M", "L", "M"], sizes, ordered=True), "colour": ["r", "g", "r"]})
+    model = BayesianNetwork([("size", "colour")]).fit(data)
+    for out in (model.sample(4, 0), model.impute(data), model.predict(data, targets=["size"])):
+        assert out["size"].dtype == data["size"].dtype
+        assert (out["size"] <= "L").all()
+    assert not model.sample(4, 0)["colour"].cat.ordered
+    kind = pl.Enum(sizes)
+    frame = pl.DataFrame({"colour": ["r", "g", None], "size": pl.Series(["M", None, "L"], dtype=kind)})
+    model = BayesianNetwork([("size", "colour")], prior=1).fit(frame)
+    for out in (model.sample(4, 0), model.impute(frame)):
+        assert out.schema == frame.schema
+    assert model.predict(frame, targets=["size"]).schema == {"size": kind}
+
+
+def test_draws_as_codes_are_of_one_type(sprinkler):
+    """Given evidence or not: unsigned integers, of the smallest type that holds them all."""
+    for model, dtype in ((sprinkler, np.uint8), (BayesianNetwork("empty").fit([[0], [300]]), np.uint16)):
+        name = next(iter(model.categories_))
+        for evidence in (None, {name: model.categories_[name][-1]}):
+            assert model.sample(5, 0, evidence=evidence, codes=True).dtype == dtype
+
+
+def test_draws_as_frames_or_arrays(weather):
+    model = BayesianNetwork("empty").fit(weather)
+    assert isinstance(model.sample(3, 0, as_frame=False), np.ndarray)
+    polars = BayesianNetwork("empty").fit(pl.DataFrame({"a": ["x", "y"]}))
+    assert isinstance(polars.sample(3, 0, as_frame=True), pl.DataFrame)
+    assert isinstance(BayesianNetwork("empty").fit([["x"], ["y"]]).sample(3, 0, as_frame=True), pd.DataFrame)
+
+
+def test_values_that_are_equal_to_python_are_not_merged():
+    X = np.array([["x"], [1], [True]], object)
+    with pytest.raises(ValueError, match=r"column 0 holds 1 \(in row 1\) and True, which are equal"):
+        BayesianNetwork("empty").fit(X)
+    model = BayesianNetwork("empty").fit(X[:2])
+    assert model.categories_ == {0: (1, "x")}
+    with pytest.raises(ValueError, match=r"column 'a' holds 0.0 \(in row 2\) and False"):
+        BayesianNetwork("empty").fit(pd.DataFrame({"a": ["x", False, 0.0]}))
+    assert BayesianNetwork("empty").fit(np.array([["x"], [True], [2]], object)).categories_ == {0: (True, 2, "x")}
+
+
+def test_values_that_are_no_names():
+    """Text with a line break cannot be the name of a state: it is quoted there."""
+    X = np.array([["a\nb"], ["c"], ["a\nb"]], object)
+    model = BayesianNetwork("empty").fit(X)
+    assert model.categories_ == {0: ("a\nb", "c")}
+    assert model.network_.states == (("0: 'a\\nb'", "1: 'c'"),)
+    np.testing.assert_allclose(model.query(0).probabilities, [2 / 3, 1 / 3])
+    assert model.impute(X).tolist() == X.tolist()
+
+
 def test_kinds_of_arrays_agree(rng):
     X = rng.integers(0, [2, 3, 4], (300, 3))
     model = BayesianNetwork([(0, 1), (1, 2)]).fit(X)
@@ -449,6 +659,26 @@ def test_a_failed_fit_leaves_the_model(rng):
     np.testing.assert_array_equal(model.log_prob([[0, 1]]), before)
 
 
+def test_arcs_from_an_iterator_last(rng):
+    X = rng.integers(0, 2, (20, 2))
+    model = BayesianNetwork(zip([0], [1], strict=True))
+    assert model.fit(X).edges_ == model.fit(X).edges_ == [(0, 1)]
+    assert clone(model).fit(X).edges_ == [(0, 1)]
+    classifier = BayesianNetworkClassifier(iter([("class", 0), (0, 1)]))
+    for _ in range(2):
+        assert classifier.fit(X, X[:, 0]).model_.edges_ == [("class", 0), (0, 1)]
+    model.set_params(structure=iter([(0, 1)]))
+    with pytest.raises(ValueError, match="structure is an iterator"):
+        model.fit(X)
+    assert model.edges_ == [(0, 1)]
+
+
+@pytest.mark.parametrize("structure", ["empty", [(0, 1)], lambda codes, sizes: [(), ()]])
+def test_options_without_a_learner_are_refused(structure):
+    with pytest.raises(ValueError, match="structure_options"):
+        BayesianNetwork(structure, structure_options={"nonsense": 1}).fit([[0, 1], [1, 0]])
+
+
 def test_copies(sprinkler, tmp_path):
     again = pickle.loads(pickle.dumps(sprinkler))
     assert again.network_ == sprinkler.network_
@@ -469,6 +699,20 @@ def test_the_graph(sprinkler):
     assert sprinkler.d_separated("sprinkler", "rain", "cloudy")
     assert not sprinkler.d_separated("sprinkler", "rain", ["cloudy", "wet"])
     assert not sprinkler.d_separated("sprinkler", "rain")
+
+
+def test_plots_by_names(sprinkler):
+    pytest.importorskip("matplotlib")
+    layout = {"cloudy": (0, 2), "sprinkler": (-1, 1), "rain": (1, 1), "wet": (0, 0)}
+    for given in (layout, dict(enumerate(layout.values()))):
+        ax = sprinkler.plot(layout=given)
+        assert {text.get_text(): text.get_position() for text in ax.texts if text.get_text()} == layout
+    with pytest.raises(ValueError, match="by name or by number: none for 'cloudy'"):
+        sprinkler.plot(layout={"rain": (0, 0)})
+    with pytest.raises(ValueError, match="place for 'fog', which is no node"):
+        sprinkler.plot(layout=layout | {"fog": (0, 0)})
+    with pytest.raises(ValueError, match="pairs"):
+        sprinkler.plot(layout=dict.fromkeys(layout, (0, 0, 0)))
 
 
 def test_learned_structure_is_found(rng):
@@ -536,6 +780,78 @@ def test_class_column(weather):
     assert (by_column.predict(X) == weather["ground"]).mean() > 0.8
     with pytest.raises(ValueError, match="requires y"):
         BayesianNetworkClassifier().fit(weather)
+
+
+@pytest.mark.parametrize("structure", ["tan", "naive", "hill_climb", [("class", 0)]])
+def test_classifiers_are_pickled(structure, rng):
+    X = rng.integers(0, 3, (60, 4))
+    model = BayesianNetworkClassifier(structure).fit(X, X[:, 0] > 1)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("structure", ["tan", "hill_climb"])
+def test_weights_are_copies_of_rows_for_the_structure(structure):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X, y, w = rng.integers(0, 3, (40, 5)), rng.integers(0, 2, 40), rng.integers(0, 4, 40)
+        weighted = BayesianNetworkClassifier(structure).fit(X, y, sample_weight=w)
+        copied = BayesianNetworkClassifier(structure).fit(np.repeat(X, w, axis=0), np.repeat(y, w))
+        assert weighted.model_.edges_ == copied.model_.edges_
+
+
+def test_weights_without_a_structure_to_learn_from_tan():
+    """What has no weight does not bend the tree: the heavy rows tie feature 2 to 1, the others to 0."""
+    rng = np.random.default_rng(0)
+    a, b, y = (rng.integers(0, 2, 400) for _ in range(3))
+    X = np.column_stack([a, b, np.where(np.arange(400) < 300, a, b)])
+    w = np.where(np.arange(400) < 300, 0.01, 1.0)
+    assert (0, 2) in BayesianNetworkClassifier().fit(X, y).model_.edges_
+    assert (1, 2) in BayesianNetworkClassifier().fit(X, y, sample_weight=w).model_.edges_
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_missing_labels_are_named(missing):
+    X = pd.DataFrame({"f": ["x", "y", "x"], "class": pd.Series(["p", "q", missing], dtype=object)})
+    with pytest.raises(ValueError, match=r"y contains missing labels: .* in row 2"):
+        BayesianNetworkClassifier("naive").fit(X)
+
+
+@pytest.mark.parametrize("structure", ["tan", "naive", [("class", 0)], "empty", lambda codes, sizes: [()] * 5])
+def test_options_of_a_structure_are_not_ignored(structure, rng):
+    X = rng.integers(0, 3, (60, 4))
+    with pytest.raises((TypeError, ValueError), match="nonsense"):
+        BayesianNetworkClassifier(structure, structure_options={"nonsense": 1}).fit(X, X[:, 0] > 1)
+
+
+def test_options_of_tan(rng):
+    X = rng.integers(0, 3, (60, 4))
+    y = X[:, 0] > 1
+    model = BayesianNetworkClassifier("tan", structure_options={"root": 2}).fit(X, y)
+    assert [child for _, child in model.model_.edges_].count(2) == 1  # the root has the class as its only parent
+    with pytest.raises(ValueError, match="parameter of the classifier"):
+        BayesianNetworkClassifier("tan", structure_options={"class_column": 2}).fit(X, y)
+
+
+def test_states_of_the_class(rng):
+    X = rng.integers(0, 2, (30, 2))
+    y = np.array(["mid", "low"])[X[:, 0]]
+    for labels in (y, y.astype(object)):
+        model = BayesianNetworkClassifier("naive", states={"class": ["low", "mid", "high"], 1: [0, 1, 2]}).fit(
+            X, labels
+        )
+        assert model.classes_.tolist() == ["low", "mid", "high"]
+        counts = np.array([(y == "low").sum(), (y == "mid").sum(), 0]) + 1  # the prior is 1 for each entry
+        np.testing.assert_allclose(model.predict_proba([[-1, -1]]), [counts / counts.sum()], rtol=1e-14)
+        assert (model.predict(X) == y).all()
+        total = np.logaddexp.reduce([model.log_prob(X, np.full(30, label)) for label in model.classes_])
+        np.testing.assert_allclose(total, model.log_prob(X), rtol=1e-12)
+    with pytest.raises(ValueError, match="y holds 'mid', which is none of the classes"):
+        BayesianNetworkClassifier("naive", states={"class": ["low", "high"]}).fit(X, y)
+    with pytest.raises(ValueError, match="not distinct"):
+        BayesianNetworkClassifier("naive", states={"class": ["low", "low", "mid"]}).fit(X, y)
+    with pytest.raises(ValueError, match="y holds 'top'"):
+        model.log_prob(X, np.full(30, "top"))
 
 
 def test_unknown_values():

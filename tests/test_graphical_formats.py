@@ -342,6 +342,97 @@ def graphs(draw):
     return FactorGraph.of(cardinalities, factors)
 
 
+@pytest.mark.parametrize(
+    ("format", "text", "line", "column"),
+    [
+        ("bif", "", 1, 1),
+        ("bif", "\n// nothing\n", 1, 1),
+        ("net", "", 1, 1),
+        ("net", "net { }\n", 1, 8),
+        ("dsl", "net X { };", 1, 11),
+        ("xmlbif", "<BIF>\n<NETWORK></NETWORK></BIF>", 2, 1),
+        ("xmlbif", "<BIF>\n<NETWORK><NAME>x</NAME></NETWORK></BIF>", 2, 1),
+        ("xdsl", "<smile><nodes></nodes></smile>", 1, 8),
+        ("uai", "BAYES 0 0", 1, 1),
+    ],
+)
+def test_networks_without_nodes_are_malformed(format, text, line, column):
+    with pytest.raises(FormatError, match="expected a network of at least one node, found none") as caught:
+        read(format, text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+def test_bif_of_a_network_block_alone():
+    """The grammar has a declaration of the network, then any number of blocks, none too."""
+    assert read("bif", "network x { property y; }").names == ()
+
+
+@pytest.mark.parametrize(
+    ("format", "start", "unit"),
+    [
+        ("bif", "network x { property ", '"a\\'),
+        ("bif", "network x { property ", '"\\\\\\'),
+        ("bif", "network x { property // \n", '" \\'),
+        ("bif", "network x { property ", "/* "),
+        ("dsl", "net X { A = ", '"a\\'),
+        ("dsl", "net X { A = // \n", '"a\\'),
+        ("dsl", "net X { A = ", "/* "),
+        ("net", "net { A = ", '"a\\'),
+        ("net", "net { A = % \n", '"a\\'),
+    ],
+)
+def test_what_is_not_closed_is_looked_for_once(format, start, unit):
+    """200,000 begins of strings or comments: with a search for each end it would take an hour."""
+    with pytest.raises(FormatError, match="found the end"):
+        read(format, start + unit * 200_000)
+
+
+def test_comments_that_are_not_closed():
+    for format, text, column in (
+        ("bif", "network x { } /* variable", 15),
+        ("bif", "network x { } /*/", 15),
+        ("dsl", "net X { }; /*", 12),
+    ):
+        with pytest.raises(FormatError, match=r"expected '\*/' after this '/\*', found the end") as caught:
+            read(format, text)
+        assert (caught.value.line, caught.value.column) == (1, column)
+
+
+def test_lone_quotes_in_properties():
+    """A string ends with its line; outside of strings a backslash makes a quote part of a word."""
+    text = """network x { property a " b \\" c; // a comment
+property "d \\" ; } /* no comment";
+property 5" x 3\\"; }
+variable a\\"b { type discrete { x } }
+probability ( a\\"b ) { table 1; }"""
+    network = read("bif", text)
+    assert network.names == ('a\\"b',)
+    assert read("bif", written("bif", network)) == network
+
+
+def test_tables_that_are_not_in_the_file_have_a_bound_in_all():
+    """20 parents make 2^21 entries: eight such tables are the 2^24 that are allowed."""
+    names = [f"n{number}" for number in range(20)]
+    lines = [f"variable {name} {{ type discrete {{ a, b }} }} probability ({name}) {{ table 1 0; }}" for name in names]
+    child = "variable {0} {{ type discrete {{ a, b }} }} probability ({0} | {1}) {{ default 1 0; }}"
+    children = [child.format(f"c{number}", " ".join(names)) for number in range(9)]
+    network = read("bif", "\n".join(lines + children[:8]))
+    assert sum(table.size for table in network.tables[20:]) == 2**24
+    with pytest.raises(FormatError, match="too many that are not in the file") as caught:
+        read("bif", "\n".join(lines + children))
+    assert caught.value.line == 29
+
+
+def test_deterministic_tables_have_a_bound():
+    """A file of 100 kB that would make a table of 6000 x 6000 entries."""
+    states = "".join(f'<state id="s{number}"/>' for number in range(6000))
+    nodes = f'<cpt id="a">{states}<probabilities>1{" 0" * 5999}</probabilities></cpt>'
+    nodes += f'<deterministic id="b">{states}<parents>a</parents>'
+    nodes += f"<resultingstates>{'s0 ' * 6000}</resultingstates></deterministic>"
+    with pytest.raises(FormatError, match="too many that are not in the file"):
+        read("xdsl", f"<smile><nodes>{nodes}</nodes></smile>")
+
+
 @given(graphs())
 def test_round_trip_of_markov(graph):
     again = read("uai", written("uai", graph))

@@ -174,6 +174,17 @@ def test_separation_is_independence():
     assert min(counts) > 10
 
 
+def test_arcs_from_an_iterator_last(rng):
+    X = rng.normal(size=(20, 2))
+    model = LinearGaussianNetwork(zip([0], [1], strict=True))
+    assert model.fit(X).edges_ == model.fit(X).edges_ == [(0, 1)]
+    assert clone(model).fit(X).edges_ == [(0, 1)]
+    model.set_params(edges=iter([(0, 1)]))
+    with pytest.raises(ValueError, match="edges is an iterator"):
+        model.fit(X)
+    assert model.edges_ == [(0, 1)]
+
+
 def test_plot():
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

@@ -30,7 +30,7 @@ class Column:
         """The values, if they are numbers."""
         if self.kind != "categorical":
             return self.values
-        if self.declared is None and all(_is_missing(v) or isinstance(v, Real) for v in self.values.tolist()):
+        if self.declared is None and all(is_missing(v) or isinstance(v, Real) for v in self.values.tolist()):
             return _floats(self.values)
         raise ValueError(f"column {self.name!r} holds categories, not numbers: its family must be 'categorical'")
 
@@ -46,7 +46,7 @@ class Column:
             found = np.unique(self.values)
             return [value.item() for value in found if value == value]
         try:
-            values = {value for value in self.values.tolist() if not _is_missing(value)}
+            values = {value for value in self.values.tolist() if not is_missing(value)}
         except TypeError as error:
             raise TypeError(f"column {self.name!r}: argument must be a string or a number: {error}") from error
         try:
@@ -70,12 +70,13 @@ def _encoded(values: list[Any], known: dict[Any, int]) -> NDArray[np.intp]:
     get = known.get
     codes = np.array([get(value, UNKNOWN) for value in values], np.intp)
     for i in np.flatnonzero(codes == UNKNOWN).tolist():
-        if _is_missing(values[i]):
+        if is_missing(values[i]):
             codes[i] = MISSING
     return codes
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for nothing: None, NaN, NaT, NA."""
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
@@ -122,7 +123,7 @@ def _array(name: Any, values: NDArray[Any]) -> Column:
         return Column(name, "categorical", values.astype(object))
     if kind != "O":
         raise TypeError(f"column {name!r} has dtype {values.dtype}: convert it to numbers or categories")
-    types = {type(value) for value in values.tolist() if not _is_missing(value)}
+    types = {type(value) for value in values.tolist() if not is_missing(value)}
     if types and all(issubclass(t, (bool, np.bool_)) for t in types):
         return Column(name, "boolean", _floats(values))
     if types and all(issubclass(t, (int, np.integer)) and not issubclass(t, bool) for t in types):
@@ -196,4 +197,4 @@ def _wide(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _floats(values: NDArray[Any]) -> Array:
-    return np.array([np.nan if _is_missing(value) else float(value) for value in values.tolist()])
+    return np.array([np.nan if is_missing(value) else float(value) for value in values.tolist()])

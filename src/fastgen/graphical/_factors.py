@@ -6,6 +6,7 @@ made, and never changes: tables are read-only, and copied unless they were so be
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -379,9 +380,14 @@ def _check_entries(table: Array, name: str) -> None:
         raise ValueError(f"{name} must be finite and not negative, got {float(table[where])!r} at {where}")
 
 
+def has_control_characters(text: str) -> bool:
+    """Whether the text has characters that no name may have."""
+    return _UNFIT.search(text) is not None
+
+
 def check_name(name: object, node: int, what: str = "the name of a node") -> None:
     """Raise `NetworkError` unless this can be a name."""
-    if not isinstance(name, str) or not name or _UNFIT.search(name):
+    if not isinstance(name, str) or not name or has_control_characters(name):
         raise NetworkError(f"{what} must be text that is not empty and has no control characters, got {name!r}", node)
 
 
@@ -392,5 +398,6 @@ def check_states(labels: Sequence[str], name: str, node: int) -> None:
     for label in labels:
         check_name(label, node, f"a state of node {name!r}")
     if len(set(labels)) < len(labels):
-        repeated = next(label for label in labels if labels.count(label) > 1)
+        count = Counter(labels)
+        repeated = next(label for label in labels if count[label] > 1)
         raise NetworkError(f"node {name!r} has two states called {repeated!r}", node)

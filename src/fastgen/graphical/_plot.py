@@ -69,7 +69,7 @@ def plot(
     *,
     labels: Mapping[Arc, Any] | None = None,
     directed: bool = True,
-    layout: str | Mapping[int, Sequence[float]] = "auto",
+    layout: str | Mapping[Any, Sequence[float]] = "auto",
     font_size: float = 9.0,
     node_color: Any = "white",
     edge_color: Any = "0.3",
@@ -90,7 +90,7 @@ def plot(
         Draw heads of arrows.
     layout : {"auto", "dot", "layers"} or mapping
         Where nodes are: by graphviz' program ``dot``, which must be installed; in layers, each node below its parents;
-        "auto" takes dot where there is one. Or {node: (x, y)}.
+        "auto" takes dot where there is one. Or {node: (x, y)}, where all nodes are given by name, or by number.
     font_size : float
         In points.
     node_color, edge_color : matplotlib colors
@@ -164,7 +164,7 @@ def _new_figure(figure_class: Any, size: tuple[float, float]) -> Any:
 
 def _places(names: Sequence[Any], arcs: list[Arc], layout: Any) -> tuple[Array, Routes]:
     if isinstance(layout, Mapping):
-        places = np.array([layout[i] for i in range(len(names))], float).reshape(-1, 2)
+        places = _given_places(names, layout)
         return places, {(a, b): places[[a, b]] for a, b in arcs}
     if layout not in ("auto", "dot", "layers"):
         raise ValueError(f"layout must be 'auto', 'dot', 'layers', or a mapping from nodes to (x, y); got {layout!r}")
@@ -178,6 +178,22 @@ def _places(names: Sequence[Any], arcs: list[Arc], layout: Any) -> tuple[Array, 
             if layout == "dot":
                 raise RuntimeError(f"graphviz' dot failed: {error}") from error
     return layered_layout(len(names), arcs)
+
+
+def _given_places(names: Sequence[Any], layout: Mapping[Any, Sequence[float]]) -> Array:
+    """The places of a mapping from names, or from numbers of nodes."""
+    by_name = all(name in layout for name in names)
+    keys = names if by_name else range(len(names))
+    for key, name in zip(keys, names, strict=True):
+        if key not in layout:
+            raise ValueError(f"layout must have a place for each node, by name or by number: none for {name!r}")
+    unknown = [key for key in layout if key not in keys]
+    if unknown:
+        raise ValueError(f"layout has a place for {unknown[0]!r}, which is no node: these are {list(names)}")
+    places = np.array([layout[key] for key in keys], float)
+    if places.size and (places.ndim != 2 or places.shape[1] != 2):
+        raise ValueError(f"the places of a layout must be pairs (x, y), got shape {places.shape}")
+    return places.reshape(-1, 2)
 
 
 def _dot_layout(program: str, names: Sequence[Any], arcs: list[Arc]) -> tuple[Array, Routes]:

@@ -1,9 +1,10 @@
 """Between data as users have them (arrays, data frames; numbers, text, missing cells) and codes of states."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.utils.validation import _num_samples
 from fastgen._bayes import classes_of
 from fastgen._frames import MISSING, UNKNOWN, Column, columns_of, is_frame
 from fastgen._validation import Array, as_weights
+from fastgen.graphical._factors import has_control_characters
 
 Codes = NDArray[np.integer[Any]]
 """States as numbers, (n, V); -1 where a cell is missing."""
@@ -60,11 +62,14 @@ class Coding:
         The values of each variable, in the order of its states.
     frame : str or None
         What data came as: ``pandas``, ``polars`` or None.
+    ordered : frozenset of int
+        The variables whose columns were ordered categoricals (pandas) or Enums (polars).
     """
 
     names: tuple[Any, ...]
     categories: tuple[tuple[Any, ...], ...]
     frame: str | None = None
+    ordered: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, X: Any, states: Mapping[Any, Sequence[Any]] | None, estimator: Any) -> tuple[Self, Codes]:
@@ -111,10 +116,11 @@ class Coding:
         categories = []
         for column in columns:
             _refuse_infinity(column)
+            _refuse_merging(column)
             values = tuple(states[column.name]) if column.name in states else tuple(_distinct(column))
             _check_size(column.name, len(values))
             categories.append(values)
-        coding = cls(names, tuple(categories), frame)
+        coding = cls(names, tuple(categories), frame, _ordered(X, frame))
         return coding, coding._encode(columns, "error")
 
     @cached_property
@@ -134,11 +140,11 @@ class Coding:
 
     @cached_property
     def state_names(self) -> tuple[tuple[str, ...], ...]:
-        """The states as text, all different."""
+        """The states as text, all different, without control characters."""
         named = []
         for values in self.categories:
             texts = tuple(map(str, values))
-            if len(set(texts)) < len(texts) or "" in texts:
+            if len(set(texts)) < len(texts) or "" in texts or any(map(has_control_characters, texts)):
                 texts = tuple(f"{i}: {value!r}" for i, value in enumerate(values))
             named.append(texts)
         return tuple(named)
@@ -199,6 +205,7 @@ class Coding:
                 raise ValueError(f"there are two columns {column.name!r}")
             seen.add(i)
             _refuse_infinity(column)
+            _refuse_merging(column)
             if column.declared == self.categories[i]:
                 codes[:, i] = column.values
                 continue
@@ -214,10 +221,13 @@ class Coding:
             codes[:, i] = found
         return codes
 
-    def decode(self, codes: Codes, columns: Sequence[int] | None = None, as_frame: bool | None = None) -> Any:
+    def decode(
+        self, codes: Codes, columns: Sequence[int] | None = None, as_frame: bool | None = None, like: Any = None
+    ) -> Any:
         """Values for codes: a data frame if data came as one (or ``as_frame``), otherwise an array.
 
-        Missing cells are NaN, None in a column of text, -1 in an array of codes.
+        Missing cells are NaN, None in a column of text, -1 in an array of codes. Rows of a data frame of pandas are
+        called as those of ``like``, if that is one too.
         """
         chosen = list(range(len(self.names)) if columns is None else columns)
         frame = (self.frame or "pandas") if as_frame or (as_frame is None and self.frame) else None
@@ -225,14 +235,24 @@ class Coding:
             pandas = import_module("pandas")
             return pandas.DataFrame(
                 {
-                    self.names[i]: pandas.Categorical.from_codes(codes[:, k], categories=list(self.categories[i]))
+                    self.names[i]: pandas.Categorical.from_codes(
+                        codes[:, k], categories=list(self.categories[i]), ordered=i in self.ordered
+                    )
                     for k, i in enumerate(chosen)
-                }
+                },
+                index=like.index if _frame_of(like) == "pandas" else None,
             )
         if frame == "polars":
             polars = import_module("polars")
             return polars.DataFrame(
-                {self.names[i]: self._values(codes[:, k], i).tolist() for k, i in enumerate(chosen)}
+                [
+                    polars.Series(
+                        self.names[i],
+                        self._values(codes[:, k], i).tolist(),
+                        polars.Enum(list(self.categories[i])) if i in self.ordered else None,
+                    )
+                    for k, i in enumerate(chosen)
+                ]
             )
         if all(_is_range(self.categories[i]) for i in chosen):
             return codes
@@ -266,9 +286,36 @@ class Coding:
                 return int(name)
             raise ValueError(f"there is no variable {name!r}: the network has {list(self.names)}") from None
 
+    def variables(self, names: Any) -> list[int]:
+        """The numbers of one variable, or of several, which must be different."""
+        one = isinstance(names, str) or not isinstance(names, Iterable)
+        if one or (isinstance(names, tuple) and _known(names, self.position)):
+            return [self.variable(names)]
+        listed = list(names)
+        found = [self.variable(name) for name in listed]
+        if len(set(found)) < len(found):
+            raise ValueError(f"variables must be given each once, got {listed}")
+        return found
+
+
+def _known(name: Any, position: Mapping[Any, int]) -> bool:
+    try:
+        return name in position
+    except TypeError:  # holds what has no hash
+        return False
+
 
 def _frame_of(X: Any) -> str | None:
     return None if not is_frame(X) else "pandas" if hasattr(X, "iloc") else "polars"
+
+
+def _ordered(X: Any, frame: str | None) -> frozenset[int]:
+    """The columns that are ordered categoricals (pandas) or Enums (polars)."""
+    if frame == "pandas":
+        return frozenset(i for i, dtype in enumerate(X.dtypes) if getattr(dtype, "ordered", False))
+    if frame == "polars":
+        return frozenset(i for i, dtype in enumerate(X.dtypes) if str(dtype).startswith("Enum"))
+    return frozenset()
 
 
 def _as_codes(X: Any) -> Codes | None:
@@ -311,6 +358,22 @@ def _refuse_infinity(column: Column) -> None:
     if column.values.dtype.kind == "f" and np.isinf(column.values).any():
         row = int(np.flatnonzero(np.isinf(column.values))[0])
         raise ValueError(f"Input X contains infinity (at row {row}, column {column.name!r})")
+
+
+def _refuse_merging(column: Column) -> None:
+    """Raise ``ValueError`` if the column holds 1 and True, or 0 and False: Python takes these for equal."""
+    if column.kind != "categorical" or column.declared is not None:
+        return
+    values = column.values.tolist()
+    if {type(value) for value in values}.isdisjoint((bool, np.bool_)):
+        return
+    truth = {bool(value) for value in values if type(value) in (bool, np.bool_)}
+    for row, value in enumerate(values):
+        if type(value) is not bool and isinstance(value, Real) and value in truth:
+            raise ValueError(
+                f"column {column.name!r} holds {value!r} (in row {row}) and {bool(value)!r}, which are equal to "
+                "Python: convert the column to text, or to numbers"
+            )
 
 
 def _check_size(name: Any, size: int) -> None:

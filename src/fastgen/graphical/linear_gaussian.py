@@ -38,6 +38,7 @@ from fastgen._validation import (
 from fastgen.families._moments import FullStatistics, moments
 from fastgen.families.gaussian import regression
 from fastgen.gaussian import Gaussian
+from fastgen.graphical._arcs import lasting, pairs
 from fastgen.graphical._factors import NetworkError
 from fastgen.graphical._separation import d_separated, markov_blanket, topological_order
 
@@ -174,7 +175,8 @@ class LinearGaussianNetwork(NamedDensity):
     Parameters
     ----------
     edges : iterable of (parent, child), default=None
-        The arcs, by names or numbers of columns. None: there are none, the variables are independent.
+        The arcs, by names or numbers of columns (an iterator is read when the model is made). None: there are none, the
+        variables are independent.
     names : sequence, default=None
         Of the columns, where X is an array. Data frames bring theirs.
     reg_covar : float, default=0.0
@@ -246,7 +248,7 @@ class LinearGaussianNetwork(NamedDensity):
         tol: float = 1e-9,
         max_iter: int = 10_000,
     ) -> None:
-        self.edges = edges
+        self.edges = lasting(edges)
         self.names = names
         self.reg_covar = reg_covar
         self.tol = tol
@@ -425,7 +427,7 @@ class LinearGaussianNetwork(NamedDensity):
         data = self._check_data(X, reset=True)
         n, d = data.shape
         names = self._names_of(d)
-        parents, order = _graph(list(() if self.edges is None else self.edges), names)
+        parents, order = _graph(pairs(self.edges, "edges"), names)
         weights = as_weights(sample_weight, n)
         found, left_out = moments(data, weights, True, None)
         if left_out:

@@ -11,8 +11,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from fastgen._bayes import classes_of, encode
 from fastgen._estimator import FastgenEstimator, atomic
-from fastgen._frames import is_frame
+from fastgen._frames import is_frame, is_missing
+from fastgen._missing import Index
 from fastgen._validation import Array, check_choice
+from fastgen.graphical._arcs import lasting
 from fastgen.graphical._posterior import class_posteriors
 from fastgen.graphical._states import Codes, Coding, with_weight
 from fastgen.graphical._structures import Structure, learn_parents
@@ -31,7 +33,12 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         `BayesianNetwork`: a general network, of which the class is one variable. Arcs name the class by `class_column`.
     class_column : default="class"
         The name of the class in the network. ``fit(X)`` without y takes the labels from this column of a data frame.
-    structure_options, states, prior, equivalent_sample_size, tol, max_iter, n_init, random_state, limit
+    structure_options : dict, default=None
+        For what learns the structure (for "tan": ``root``, a number). An error where nothing takes them.
+    states : mapping, default=None
+        For some features, and for the class by the name `class_column`, all values that may occur, in the order that
+        they are to have.
+    prior, equivalent_sample_size, tol, max_iter, n_init, random_state, limit
         As for `BayesianNetwork`; the default prior is 1 for each entry (Laplace), so that no value is impossible.
     handle_unknown : {"error", "missing"}
         What to do at predictions with values that no state stands for: to refuse them, or to sum over the feature.
@@ -39,12 +46,18 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
     Attributes
     ----------
     classes_ : array
+        The labels that occur, sorted; or those that `states` names, in their order.
     model_ : BayesianNetwork
         Of the features and, as the last variable, the class.
     n_iter_ : int
         Of EM.
     n_features_in_, feature_names_in_
         As in scikit-learn.
+
+    Notes
+    -----
+    *Cost.* d features, C classes. A complete row takes O(C (d + arcs)). With missing cells it takes exact inference:
+    see the notes of `BayesianNetwork`.
 
     References
     ----------
@@ -76,7 +89,7 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         random_state: Any = None,
         limit: int = 1 << 31,
     ) -> None:
-        self.structure = structure
+        self.structure = lasting(structure)
         self.class_column = class_column
         self.structure_options = structure_options
         self.states = states
@@ -100,10 +113,26 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         y : array (n,)
             Labels; None takes them from the column `class_column` of X.
         sample_weight : array (n,), optional
+            Of the structure, too, if it is learned by name; a function does not get them.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            Missing labels, labels or values that are none of `states`, unknown options, missing cells where a structure
+            is to be learned, ...
+        NetworkError
+            The arcs have a cycle.
+        EngineLimitError
+            With missing cells: EM would need more than `limit`.
+
+        Notes
+        -----
+        "naive": O(n d). "tan": O(n d^2). With missing cells an iteration of EM takes exact inference for each row that
+        differs from the others.
         """
         self._forget()
         check_choice(self.handle_unknown, "handle_unknown", ("error", "missing"))
@@ -111,12 +140,10 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
             X, y = self._split(X)
         check_consistent_length(X, y)
         X, y, weights = with_weight(X, y, sample_weight)
-        coding, codes = Coding.of(X, self.states, self)
-        labels = column_or_1d(y, warn=True)
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            raise ValueError("Input y contains NaN or infinity")
-        check_classification_targets(labels)
-        self.classes_, classes = classes_of(np.asarray(labels))
+        states = dict(self.states or {})
+        named = states.pop(self.class_column, None)
+        coding, codes = Coding.of(X, states, self)
+        classes = self._learn_classes(y, named)
         self._coding = coding
         self.n_features_in_ = d = len(coding.names)
         if all(isinstance(name, str) for name in coding.names):
@@ -126,20 +153,19 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
                 f"X has a column {self.class_column!r}: call fit(X) without y, or choose another class_column"
             )
         names = (*coding.names, self.class_column)
+        whole = Coding(names, (*coding.categories, tuple(self.classes_.tolist())))
         table = np.empty((len(codes), d + 1), np.int32)
         table[:, :d], table[:, d] = codes, classes
-        whole = Coding(names, (*coding.categories, tuple(self.classes_.tolist())))
+        structure, options = self._structure(table, whole, weights)
         model = BayesianNetwork(
-            self._structure(table, whole),
+            structure,
+            structure_options=options,
             states=dict(zip(names, whole.categories, strict=True)),
             **{
                 name: getattr(self, name)
-                for name in (
-                    "prior", "equivalent_sample_size", "tol", "max_iter", "n_init", "random_state", "limit",
-                    "structure_options",
-                )
+                for name in ("prior", "equivalent_sample_size", "tol", "max_iter", "n_init", "random_state", "limit")
             },
-        )  # fmt: skip
+        )
         model._fit_codes(whole, table, weights)
         self.model_ = model
         self.n_iter_ = model.n_iter_
@@ -154,17 +180,53 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         labels = X[self.class_column].to_numpy()
         return (X.drop(columns=self.class_column) if hasattr(X, "iloc") else X.drop(self.class_column)), labels
 
-    def _structure(self, table: Codes, coding: Coding) -> Any:
-        d = len(coding.names) - 1
-        if self.structure == "naive":
-            return [(self.class_column, name) for name in coding.names[:-1]]
-        if self.structure != "tan":
-            return self.structure
-        if d == 1:
-            return [(self.class_column, coding.names[0])]
+    def _learn_classes(self, y: Any, named: Sequence[Any] | None) -> Index:
+        """Set the classes, and return the position of each label among them."""
+        labels = np.asarray(column_or_1d(y, warn=True))
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            raise ValueError("Input y contains NaN or infinity")
+        if labels.dtype.kind == "O" and any(map(is_missing, labels.tolist())):
+            row = next(row for row, label in enumerate(labels.tolist()) if is_missing(label))
+            raise ValueError(f"Input y contains missing labels: {labels[row]!r} in row {row}; leave out these rows")
+        check_classification_targets(labels)
+        if named is None:
+            self.classes_, codes = classes_of(labels)
+            return codes
+        if len(set(named)) < len(named):
+            raise ValueError(f"states of {self.class_column!r} are not distinct: {list(named)}")
+        self.classes_ = np.array(list(named), object if labels.dtype.kind == "O" else None)
+        return self._class_codes(labels)
+
+    def _class_codes(self, labels: NDArray[Any]) -> Index:
+        """The position of each label among the classes.
+
+        Raises
+        ------
+        ValueError
+            One is none of them.
+        """
+        order = np.argsort(self.classes_)
+        found = encode(labels, self.classes_[order])
+        if (found < 0).any():
+            raise ValueError(
+                f"y holds {labels.tolist()[found.argmin()]!r}, which is none of the classes {self.classes_}"
+            )
+        return order[found]
+
+    def _structure(self, table: Codes, coding: Coding, weights: Array | None) -> tuple[Any, Any]:
+        """What the network is to be told: its structure, with options."""
+        options = dict(self.structure_options or {})
+        names, d = coding.names, len(coding.names) - 1
+        if not isinstance(self.structure, str) or self.structure not in ("naive", "tan"):
+            return self.structure, self.structure_options
+        if self.structure == "naive" or (d == 1 and not options):
+            return [(self.class_column, name) for name in names[:-1]], options
         if (table < 0).any():
             raise ValueError('the structure "tan" cannot be learned from rows with missing cells: use "naive"')
-        return lambda codes, sizes: learn_parents("tan", codes, sizes, None, {"class_column": d})
+        if "class_column" in options:
+            raise ValueError("class_column is a parameter of the classifier, not one of structure_options")
+        parents = learn_parents("tan", table, coding.sizes, weights, {"class_column": d, **options})
+        return [(names[parent], names[child]) for child, own in enumerate(parents) for parent in own], None
 
     def _posterior(self, X: Any, predict: bool = False) -> NDArray[Any]:
         """Probabilities of the classes, or the positions of the best ones, -1 where none is possible."""
@@ -189,12 +251,36 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         -------
         array (n, classes)
             NaN where no class makes the row possible.
+
+        Raises
+        ------
+        ValueError
+            Values that are no states, unless ``handle_unknown="missing"``; another number of columns.
+        EngineLimitError
+            Cells are missing, and to sum over them would need more than `limit`.
+
+        Notes
+        -----
+        O(n C (d + arcs)) for complete rows.
         """
         posterior: Array = self._posterior(X)
         return posterior
 
     def predict_log_proba(self, X: Any) -> Array:
-        """Logarithm of `predict_proba`."""
+        """Logarithm of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array or data frame (n, d)
+
+        Returns
+        -------
+        array (n, classes)
+
+        Notes
+        -----
+        Errors and cost are those of `predict_proba`.
+        """
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self._posterior(X)), np.float64)
 
@@ -208,6 +294,10 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         Returns
         -------
         array (n,)
+
+        Notes
+        -----
+        Errors and cost are those of `predict_proba`.
         """
         best = self._posterior(X, predict=True)
         if (best < 0).any():
@@ -216,19 +306,35 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         return np.asarray(self.classes_[best])
 
     def log_prob(self, X: Any, y: Any = None) -> Array:
-        """log p(x) of each row, or log p(x, y).
+        """log p(x) of each row, or log p(x, y), in nats.
 
         Parameters
         ----------
         X : array or data frame (n, d)
         y : array (n,), optional
+
+        Returns
+        -------
+        array (n,)
+            -inf for what is impossible.
+
+        Raises
+        ------
+        ValueError
+            Labels that are no classes; and as `predict_proba`.
+        EngineLimitError
+            It would need more than `limit`.
+
+        Notes
+        -----
+        Exact inference, as for rows with missing cells.
         """
         check_is_fitted(self, "model_")
         codes = self._coding.encode(X, self.handle_unknown, self)
         whole = np.full((len(codes), self.n_features_in_ + 1), -1, np.int32)
         whole[:, :-1] = codes
         if y is not None:
-            whole[:, -1] = encode(np.asarray(y), self.classes_)
-            if (whole[:, -1] < 0).any():
-                raise ValueError(f"y holds labels that are not among the classes {self.classes_}")
+            labels = np.asarray(column_or_1d(y))
+            check_consistent_length(X, labels)
+            whole[:, -1] = self._class_codes(labels)
         return self.model_._engine.log_evidence(whole)

@@ -20,7 +20,9 @@ are read back bit for bit, to a path (compressed if it ends in ``.gz``) or a tex
 format cannot hold the network. What is not part of a `DiscreteNetwork` (properties, positions, labels, comments) is
 skipped.
 
-A file that does not follow its format, or not to a valid network, raises `FormatError`, with line and column.
+A file that does not follow its format, or not to a valid network, raises `FormatError`, with line and column; so does
+one without any node, and one whose tables would have more than 2^24 entries that do not stand in the file. To read a
+file takes time and memory in proportion to its length, uncompressed, and to these entries.
 """
 
 import os

@@ -15,7 +15,6 @@ import numpy as np
 from fastgen._validation import Array
 from fastgen.graphical._factors import DiscreteNetwork
 from fastgen.graphical.formats._text import (
-    MOST_ENTRIES,
     Definition,
     Draft,
     Source,
@@ -30,9 +29,11 @@ from fastgen.graphical.formats._text import (
     write_text,
 )
 
-_STRING = r'"(?:[^"\\\n]|\\[^\n])*"'  # not over lines: a lone quote in a property does no harm
-_COMMENT = re.compile(_STRING + r"|(//[^\n]*|/\*[\s\S]*?\*/)")
-_PATTERN = re.compile(_STRING + r'|[^\s{}()\[\],;|"]+|\S')
+# Strings do not go over lines: a lone quote in a property does no harm. Outside, \\ and \" are parts of words, so that
+# after a lone quote no other one of its line is taken for the begin of a string.
+_STRING = r'"(?:[^"\\\n]|\\[^\n])*"'
+_COMMENT = re.compile(_STRING + r'|\\["\\]|(//[^\n]*|/\*[\s\S]*?(?:\*/|\Z))')
+_PATTERN = re.compile(_STRING + r'|(?:\\["\\]|[^\s{}()\[\],;|"])+|\S')
 _BARE = re.compile(r'(?!.*(?://|/\*))[^\s{}()\[\],;|"]+')
 _PUNCTUATION = frozenset('{}()[],;|"')
 
@@ -52,22 +53,26 @@ def read_bif(source: Source) -> DiscreteNetwork:
     Returns
     -------
     DiscreteNetwork
-        Nodes in the order of their ``variable`` blocks; numbers as they are printed, rows not rescaled.
+        Nodes in the order of their ``variable`` blocks; numbers as they are printed, rows not rescaled. Without nodes
+        if there is a ``network`` block alone.
 
     Raises
     ------
     FormatError
-        If the file is malformed, a row is missing or given twice, or the network is not valid.
+        If the file is malformed or empty, a row is missing or given twice, or the network is not valid; or if tables
+        with a ``default`` would have more than 2^24 entries together.
     """
     text, name = read_text(source)
     tokens = Tokens(text, name, _PATTERN, _COMMENT if "//" in text or "/*" in text else None)
     draft = Draft(tokens)
+    declared = False
     while tokens.next < len(tokens.words):
         keyword = tokens.peek.lower()
         if keyword not in ("network", "variable", "probability"):
             raise tokens.unexpected("'network', 'variable' or 'probability'")
         tokens.next += 1
         if keyword == "network":
+            declared = True
             while tokens.peek not in ("{", ""):  # a name of any number of words, or none
                 tokens.next += 1
             tokens.expect("{")
@@ -77,7 +82,11 @@ def read_bif(source: Source) -> DiscreteNetwork:
             _read_variable(tokens, draft)
         else:
             _read_probability(tokens, draft)
-    return draft.build(lambda child, definition, shape: _tabulate(child, definition, shape, draft, tokens))
+    return draft.build(
+        lambda child, definition, shape: _tabulate(child, definition, shape, draft, tokens),
+        len(tokens.words),
+        may_be_empty=declared,  # so the grammar has it
+    )
 
 
 def write_bif(network: DiscreteNetwork, target: Target) -> None:
@@ -235,8 +244,7 @@ def _tabulate(
     elif "default" in blocks:
         rest, numbers = blocks["default"]
         _check_count(numbers, width, rest, tokens)
-        if n_rows * width > MOST_ENTRIES:
-            raise tokens.error(rest, f"the table of {child!r} would have {n_rows * width} entries: too many")
+        draft.reserve(n_rows * width, rest, child)
         table = np.tile(numbers, (n_rows, 1))
     elif len(found) < n_rows:
         row = next(row for row in range(n_rows) if row not in found)

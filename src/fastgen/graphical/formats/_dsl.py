@@ -24,8 +24,8 @@ from fastgen.graphical.formats._text import (
     write_text,
 )
 
-_STRING = r'"(?:[^"\\]|\\[\s\S])*(?:"|\Z)'
-_COMMENT = re.compile(_STRING + r"|(//[^\n]*|/\*[\s\S]*?\*/)")
+_STRING = r'"(?:[^"\\]|\\[\s\S])*(?:"|\\?\Z)'  # what is not closed ends with the text: to find that out once is enough
+_COMMENT = re.compile(_STRING + r"|(//[^\n]*|/\*[\s\S]*?(?:\*/|\Z))")
 _PATTERN = re.compile(_STRING + r'|[^\s{}()=,;"]+|\S')
 _IDENTIFIER = re.compile("[A-Za-z0-9_]+")
 _PUNCTUATION = frozenset("{}()=,;")
@@ -98,7 +98,7 @@ def read_dsl(source: Source) -> DiscreteNetwork:
         table = shaped(tokens.numbers(stop - 1, ","), shape, start, tokens)
         return table, lambda row: found[row * shape[-1]][0]
 
-    return draft.build(tabulate)
+    return draft.build(tabulate, len(tokens.words))
 
 
 def write_dsl(network: DiscreteNetwork, target: Target) -> None:

@@ -25,7 +25,7 @@ from fastgen.graphical.formats._text import (
     write_text,
 )
 
-_STRING = r'"(?:[^"\\]|\\[\s\S])*(?:"|\Z)'
+_STRING = r'"(?:[^"\\]|\\[\s\S])*(?:"|\\?\Z)'  # what is not closed ends with the text: to find that out once is enough
 _COMMENT = re.compile(_STRING + r"|(%[^\n]*)")
 _PATTERN = re.compile(_STRING + r'|[^\s{}()=|;"]+|\S')
 _IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -75,7 +75,7 @@ def read_net(source: Source) -> DiscreteNetwork:
             start, stop = attributes["states"]
             words = _within_parentheses(tokens, start, stop)
             draft.add_node(node, at, [unquoted(word) for word in words], start)
-    return draft.build(lambda child, definition, shape: _tabulate(definition, shape, tokens))
+    return draft.build(lambda child, definition, shape: _tabulate(definition, shape, tokens), len(tokens.words))
 
 
 def write_net(network: DiscreteNetwork, target: Target) -> None:

@@ -25,14 +25,15 @@ Source = str | os.PathLike[str] | IO[str] | IO[bytes]
 Target = str | os.PathLike[str] | IO[str]
 """A path, or a text stream to write to."""
 
-MOST_ENTRIES = 1 << 26
-"""Of a table that is longer than the file which asks for it: 512 MiB."""
+MOST_ENTRIES = 1 << 24
+"""Of all tables together whose numbers do not stand in the file one by one: 128 MiB."""
 
 MOST_AXES = 64
 """Of an array of NumPy."""
 
 _MOST_DIGITS = 18  # of a count
 _NUMERIC = frozenset("0123456789+-.eE")
+_VISIBLE = re.compile(r"[^\n]")
 
 
 class FormatError(ValueError):
@@ -149,16 +150,21 @@ class Tokens:
     pattern : compiled regular expression
         What a word is; has no groups.
     comment : compiled regular expression, optional
-        What to skip. Matches a quoted string too, so that comments are not found inside; its group 1 is a comment.
+        What to skip. Matches a quoted string too, so that comments are not found inside; its group 1 is a comment. One
+        that begins with ``/*`` must end with ``*/``.
+
+    Notes
+    -----
+    Linear in the length of the text, if no word or comment can begin where the search for its end has failed before.
     """
 
     def __init__(
         self, text: str, source: str, pattern: re.Pattern[str], comment: re.Pattern[str] | None = None
     ) -> None:
-        if comment is not None:
-            text = comment.sub(_blank, text)
         self._text = text
         self._source = source
+        if comment is not None:
+            text = self._text = comment.sub(self._blank, text)
         self._pattern = pattern
         self.words: list[str] = pattern.findall(text)
         self.next = 0
@@ -175,9 +181,20 @@ class Tokens:
             if number == at:
                 offset = match.start()
                 break
+        return self._error(offset, reason)
+
+    def _error(self, offset: int, reason: str) -> FormatError:
         line = self._text.count("\n", 0, offset) + 1
         column = offset - self._text.rfind("\n", 0, offset)
         return FormatError(self._source, line, column, reason)
+
+    def _blank(self, match: re.Match[str]) -> str:
+        comment = match.group(1)
+        if comment is None:
+            return match.group()
+        if comment.startswith("/*") and (len(comment) < 4 or not comment.endswith("*/")):
+            raise self._error(match.start(), "expected '*/' after this '/*', found the end")
+        return _VISIBLE.sub(" ", comment)
 
     def unexpected(self, expected: str, at: int | None = None) -> FormatError:
         """Return the error that the next word (or word ``at``) is not what was expected."""
@@ -231,12 +248,6 @@ class Tokens:
             raise self.error(len(self.words), f"expected {word!r}, found the end") from None
 
 
-def _blank(match: re.Match[str]) -> str:
-    if match.group(1) is None:
-        return match.group()
-    return re.sub(r"[^\n]", " ", match.group())
-
-
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +298,17 @@ class Draft:
         self.states: dict[str, list[str]] = {}
         self._at: dict[str, int] = {}
         self._definitions: dict[str, Definition] = {}
+        self._reserved = 0
+
+    def reserve(self, entries: int, at: int, child: str) -> None:
+        """Ask for entries of a table that do not stand in the file; an error if there are too many in all."""
+        self._reserved += entries
+        if self._reserved > MOST_ENTRIES:
+            raise self._places.error(
+                at,
+                f"the table of {child!r} would have {entries} entries, {self._reserved} with those before: too many "
+                f"that are not in the file (at most {MOST_ENTRIES})",
+            )
 
     def add_node(self, name: str, at: int, states: list[str], states_at: int) -> None:
         """Declare a node; ``at`` and ``states_at`` say where."""
@@ -310,13 +332,19 @@ class Draft:
         self._definitions[child] = definition
 
     def build(
-        self, tabulate: Callable[[str, Definition, tuple[int, ...]], tuple[Array, Callable[[int], int]]]
+        self,
+        tabulate: Callable[[str, Definition, tuple[int, ...]], tuple[Array, Callable[[int], int]]],
+        whole: int = 0,
+        *,
+        may_be_empty: bool = False,
     ) -> DiscreteNetwork:
-        """Return the network.
+        """Return the network, which must have nodes unless it ``may_be_empty``.
 
         ``tabulate(child, definition, shape)`` gives a table of this shape, and a function that tells where a row of it
-        (rows are counted with the last parent fastest) stands.
+        (rows are counted with the last parent fastest) stands; ``whole`` is where the network does.
         """
+        if not (self._at or self._definitions or may_be_empty):
+            raise self._places.error(whole, "expected a network of at least one node, found none")
         numbers = {name: node for node, name in enumerate(self._at)}
         for child, definition in self._definitions.items():
             for name, at in zip((child, *definition.parents), (definition.at, *definition.parents_at), strict=True):
@@ -331,6 +359,7 @@ class Draft:
             if len(shape) > MOST_AXES:
                 raise self._places.error(definition.at, f"node {name!r} has more than {MOST_AXES - 1} parents")
             table, row_at = tabulate(name, definition, shape)
+            table.flags.writeable = False  # the network then takes it as it is
             tables.append(table)
             rows.append(row_at)
             parents.append(tuple(numbers[parent] for parent in definition.parents))

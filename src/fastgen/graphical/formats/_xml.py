@@ -6,6 +6,7 @@ In the tables of both the node's own state runs fastest, then the last parent.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -160,7 +161,7 @@ def read_xmlbif(source: Source) -> DiscreteNetwork:
         table = definition.body
         return shaped(document.numbers(table), shape, table.at, document), lambda row: table.at
 
-    return draft.build(tabulate)
+    return draft.build(tabulate, network.at)
 
 
 def write_xmlbif(network: DiscreteNetwork, target: Target) -> None:
@@ -234,10 +235,15 @@ def read_xdsl(source: Source) -> DiscreteNetwork:
         for word in words:
             if word not in codes:
                 raise document.error(results.at, f"expected states of {child!r}, found {shown(word)}")
-        one_hot = np.eye(shape[-1])[[codes[word] for word in words]]
-        return shaped(one_hot.ravel().tolist(), shape, results.at, document), lambda row: results.at
+        n_rows, width = prod(shape[:-1]), shape[-1]
+        if len(words) != n_rows:
+            raise document.error(results.at, f"expected {n_rows * width} numbers, found {len(words) * width}")
+        draft.reserve(n_rows * width, results.at, child)
+        table = np.zeros((n_rows, width))
+        table[np.arange(n_rows), [codes[word] for word in words]] = 1.0
+        return table.reshape(shape), lambda row: results.at
 
-    return draft.build(tabulate)
+    return draft.build(tabulate, nodes.at)
 
 
 def write_xdsl(network: DiscreteNetwork, target: Target) -> None:

@@ -1,0 +1,24 @@
+"""Arcs as users give them to estimators."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["lasting", "pairs"]
+
+
+def lasting(arcs: Any) -> Any:
+    """What can be read by each fit: an iterator (a generator, zip, ...) as a list, anything else as it is."""
+    return list(arcs) if isinstance(arcs, Iterator) else arcs
+
+
+def pairs(arcs: Iterable[Any] | None, name: str) -> list[Any]:
+    """The arcs as a list.
+
+    Raises
+    ------
+    ValueError
+        It is an iterator, which a later fit would find empty.
+    """
+    if isinstance(arcs, Iterator):
+        raise ValueError(f"{name} is an iterator, which can be read only once: make it a list of (parent, child)")
+    return [] if arcs is None else list(arcs)
