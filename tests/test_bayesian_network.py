@@ -790,6 +790,16 @@ def test_classifiers_are_pickled(structure, rng):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
+def test_limit_of_a_classifier_can_be_changed(rng):
+    X = rng.integers(0, 3, (60, 4))
+    model = BayesianNetworkClassifier().fit(X, X[:, 0] > 1)
+    holed = np.where(rng.random(X.shape) < 0.3, -1, X)
+    before = model.predict_proba(holed)
+    with pytest.raises(EngineLimitError):
+        model.set_params(limit=1).predict_proba(holed)
+    np.testing.assert_array_equal(model.set_params(limit=1 << 31).predict_proba(holed), before)
+
+
 @pytest.mark.parametrize("structure", ["tan", "hill_climb"])
 def test_weights_are_copies_of_rows_for_the_structure(structure):
     for seed in range(5):

@@ -15,6 +15,7 @@ from fastgen._frames import is_frame, is_missing
 from fastgen._missing import Index
 from fastgen._validation import Array, check_choice
 from fastgen.graphical._arcs import lasting
+from fastgen.graphical._engine import Engine
 from fastgen.graphical._posterior import class_posteriors
 from fastgen.graphical._states import Codes, Coding, with_weight
 from fastgen.graphical._structures import Structure, learn_parents
@@ -228,6 +229,12 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         parents = learn_parents("tan", table, coding.sizes, weights, {"class_column": d, **options})
         return [(names[parent], names[child]) for child, own in enumerate(parents) for parent in own], None
 
+    @property
+    def _engine(self) -> Engine:
+        """That of the network, with the limit as it is now."""
+        self.model_.limit = self.limit
+        return self.model_._engine
+
     def _posterior(self, X: Any, predict: bool = False) -> NDArray[Any]:
         """Probabilities of the classes, or the positions of the best ones, -1 where none is possible."""
         check_is_fitted(self, "model_")
@@ -237,7 +244,7 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
             return class_posteriors(self.model_.network_, codes, d, predict=predict)
         whole = np.full((len(codes), d + 1), -1, np.int32)
         whole[:, :-1] = codes
-        (table,), log_evidence = self.model_._engine.marginals(whole, None, [d])
+        (table,), log_evidence = self._engine.marginals(whole, None, [d])
         return np.where(log_evidence > -np.inf, table.argmax(axis=1), -1) if predict else table
 
     def predict_proba(self, X: Any) -> Array:
@@ -301,7 +308,7 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
         """
         best = self._posterior(X, predict=True)
         if (best < 0).any():
-            prior = self.model_._engine.marginals(None, None, [self.n_features_in_])[0][0]
+            prior = self._engine.marginals(None, None, [self.n_features_in_])[0][0]
             best = np.where(best < 0, prior.argmax(), best)
         return np.asarray(self.classes_[best])
 
@@ -337,4 +344,4 @@ class BayesianNetworkClassifier(ClassifierMixin, FastgenEstimator):  # type: ign
             labels = np.asarray(column_or_1d(y))
             check_consistent_length(X, labels)
             whole[:, -1] = self._class_codes(labels)
-        return self.model_._engine.log_evidence(whole)
+        return self._engine.log_evidence(whole)
