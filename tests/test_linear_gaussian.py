@@ -174,6 +174,14 @@ def test_separation_is_independence():
     assert min(counts) > 10
 
 
+def test_names_that_are_numbers_in_another_order():
+    """Variable 1 comes first: it is not taken for the one in place 1."""
+    model = LinearGaussianNetwork.from_parameters({(1, 0): 2.0}, {1: 5.0, 0: 0.0}, {1: 4.0, 0: 1.0}, names=(1, 0))
+    assert model.marginal(1).mean_ == 5.0
+    np.testing.assert_array_equal(model.marginal([0, 1]).mean_, [10.0, 5.0])
+    np.testing.assert_array_equal(model.gaussian().mean_, model.mean_)
+
+
 def test_arcs_from_an_iterator_last(rng):
     X = rng.normal(size=(20, 2))
     model = LinearGaussianNetwork(zip([0], [1], strict=True))

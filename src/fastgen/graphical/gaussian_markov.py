@@ -5,7 +5,7 @@ SuperLU finds it: pivots on the diagonal are stable for a matrix that is positiv
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Self, cast
@@ -27,17 +27,15 @@ from fastgen._validation import (
     Array,
     Data,
     as_floats,
-    as_generator,
     as_parameters,
     as_weights,
-    check_choice,
     check_number,
     refuse_infinity,
 )
 from fastgen.errors import SingularCovarianceError
 from fastgen.families._moments import FullStatistics, moments
 from fastgen.gaussian import Gaussian
-from fastgen.graphical.linear_gaussian import NamedDensity
+from fastgen.graphical._named_density import NamedDensity
 from fastgen.kernels import LOG_2PI, precision_cholesky
 
 __all__ = ["GaussianMarkovRandomField"]
@@ -93,7 +91,7 @@ class GaussianMarkovRandomField(NamedDensity):
     graphical lasso in each M-step (Städler & Bühlmann 2012).
 
     The factor of a 200 x 200 grid takes some 0.2 s; draws and densities cost O(nonzeros of the factor) each. Rows with
-    missing cells take a factor for each pattern of missing columns.
+    missing cells take a factor for each pattern of missing columns, and a marginal one solution for each variable.
 
     References
     ----------
@@ -114,6 +112,7 @@ class GaussianMarkovRandomField(NamedDensity):
     """
 
     names = None
+    _directed = False
 
     def __init__(
         self,
@@ -187,9 +186,9 @@ class GaussianMarkovRandomField(NamedDensity):
     def edges_(self) -> list[tuple[Any, Any]]:
         """Pairs of variables that depend on each other given all others."""
         check_is_fitted(self, "names_")
-        return [(self.names_[i], self.names_[j]) for i, j in self._edges()]
+        return [(self.names_[i], self.names_[j]) for i, j in self._lines()]
 
-    def _edges(self) -> list[tuple[int, int]]:
+    def _lines(self) -> list[tuple[int, int]]:
         upper = sparse.triu(self.precision_, 1).tocoo()
         return sorted(zip(upper.row.tolist(), upper.col.tolist(), strict=True))
 
@@ -335,19 +334,7 @@ class GaussianMarkovRandomField(NamedDensity):
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
-    def log_prob(self, X: ArrayLike) -> Data:
-        """log p(x) of each row, in nats; of its observed part where cells are NaN.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-
-        Returns
-        -------
-        array (n,)
-            float32 for float32 X.
-        """
-        data = self._rows(X)
+    def _log_density(self, data: Data) -> Data:
         refuse_infinity(data)
         result = np.empty(len(data))
         d = len(self.names_)
@@ -394,7 +381,9 @@ class GaussianMarkovRandomField(NamedDensity):
             Over the other variables, in their order. One factor.
         """
         check_is_fitted(self, "names_")
-        observed, values = self._evidence(given)
+        return self._condition(*self._evidence(given))
+
+    def _condition(self, observed: Index, values: Array) -> Self:
         rest = np.setdiff1d(np.arange(len(self.names_)), observed)
         if not len(rest):
             raise ValueError("no variable is left: at least one must not be given")
@@ -408,28 +397,10 @@ class GaussianMarkovRandomField(NamedDensity):
             result._keep_names(self, rest)
         return result
 
-    def marginal(self, columns: Any) -> Gaussian:
-        """The density of some variables.
-
-        Parameters
-        ----------
-        columns : variable, or iterable of variables
-            In the order that the result is to have.
-
-        Returns
-        -------
-        fastgen.Gaussian
-            One solution with the factor for each variable.
-        """
-        chosen = self._variables(columns)
-        if not len(chosen):
-            raise ValueError("no variable is left")
-        covariance = self._covariance(chosen)
-        family = families.Gaussian("full")._set(self.mean_[None, chosen], covariance[None], derived=True)
-        result = Gaussian("full")._with_family(family)
-        if all(isinstance(name, str) for name in self.names_):
-            result.feature_names_in_ = np.array([self.names_[i] for i in chosen], object)
-        return result
+    def _marginal(self, columns: Index) -> Gaussian:
+        covariance = self._covariance(columns)
+        family = families.Gaussian("full")._set(self.mean_[None, columns], covariance[None], derived=True)
+        return self._named(family, columns)
 
     def marginal_variances(self) -> Array:
         """The variance of each variable, the diagonal of the inverse precision, exactly.
@@ -450,61 +421,23 @@ class GaussianMarkovRandomField(NamedDensity):
     def _variances(self) -> Array:
         return self._factor.inverse_diagonal()
 
-    def impute(self, X: ArrayLike, method: str = "mean", random_state: Any = None) -> Data:
-        """A copy of X in which missing cells (NaN) are filled in, given the observed cells of the row.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-        method : {"mean", "sample"}
-            Conditional mean, or a draw from the conditional distribution.
-        random_state : None, int, numpy.random.Generator or RandomState
-            For "sample".
-
-        Returns
-        -------
-        array (n, d)
-            One factor for each distinct pattern of missing columns.
-        """
-        check_choice(method, "method", ("mean", "sample"))
-        data = self._rows(X)
-        refuse_infinity(data)
-        rng = as_generator(random_state)
-        result = data.copy()
+    def _completed(self, data: Data, rng: np.random.Generator | None) -> Iterator[tuple[Index, Index, Array]]:
         for rows, missing, filled, factor in self._filled(data):
             values = self.mean_[missing] + filled[:, missing]
-            if method == "sample":
+            if rng is not None:
                 values += factor.colour(rng.standard_normal(values.shape))
-            result[np.ix_(rows, missing)] = values
-        return result
+            yield rows, missing, values
 
-    def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, evidence: Mapping[Any, float] | None = None
-    ) -> Array:
-        """Draw rows.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : None, int, numpy.random.Generator or RandomState
-        evidence : mapping, optional
-            Values of some variables: the others are drawn given these, exactly.
-
-        Returns
-        -------
-        array (n_samples, d)
-        """
-        check_is_fitted(self, "names_")
-        rng = as_generator(random_state)
-        if evidence:
-            observed, values = self._evidence(evidence)
-            rest = np.setdiff1d(np.arange(len(self.names_)), observed)
-            rows = np.empty((n_samples, len(self.names_)))
-            rows[:, observed] = values
-            if len(rest):
-                rows[:, rest] = self.condition(evidence).sample(n_samples, rng)
-            return rows
-        return self.mean_ + self._factor.colour(rng.standard_normal((n_samples, len(self.names_))))
+    def _sample(self, n: int, rng: np.random.Generator, observed: Index, values: Array) -> Array:
+        d = len(self.names_)
+        if not len(observed):
+            return np.asarray(self.mean_ + self._factor.colour(rng.standard_normal((n, d))))
+        rest = np.setdiff1d(np.arange(d), observed)
+        rows = np.empty((n, d))
+        rows[:, observed] = values
+        if len(rest):
+            rows[:, rest] = self._condition(observed, values).sample(n, rng)
+        return rows
 
     # ---- the graph -------------------------------------------------------------------------------------------------
 
@@ -529,13 +462,6 @@ class GaussianMarkovRandomField(NamedDensity):
         of = np.empty(len(self.names_), np.intp)
         of[rest] = component
         return not np.isin(of[first], of[second]).any()
-
-    def plot(self, ax: Any = None, **options: Any) -> Any:
-        """Draw the conditional independence graph; return the Axes."""
-        from fastgen.graphical._plot import plot
-
-        check_is_fitted(self, "names_")
-        return plot(self.names_, self._edges(), ax=ax, directed=False, **options)
 
 
 def _as_precision(precision: Any) -> Any:

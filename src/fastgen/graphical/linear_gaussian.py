@@ -5,7 +5,7 @@ standardised residuals upper triangular, and U U^T is the precision: the factor 
 decomposition.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, Self, cast
@@ -13,14 +13,11 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve
-from sklearn.base import DensityMixin
-from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from fastgen import families
 from fastgen._em import Fit, expectation_maximisation
-from fastgen._estimator import FastgenEstimator, atomic
-from fastgen._frames import is_frame
+from fastgen._estimator import atomic
 from fastgen._kernels import _gaussian
 from fastgen._missing import Index, incomplete_rows, patterns
 from fastgen._validation import (
@@ -28,10 +25,8 @@ from fastgen._validation import (
     Array,
     Data,
     as_floats,
-    as_generator,
     as_parameters,
     as_weights,
-    check_choice,
     check_number,
     refuse_infinity,
 )
@@ -40,133 +35,12 @@ from fastgen.families.gaussian import regression
 from fastgen.gaussian import Gaussian
 from fastgen.graphical._arcs import lasting, pairs
 from fastgen.graphical._factors import NetworkError
+from fastgen.graphical._named_density import NamedDensity, position
 from fastgen.graphical._separation import d_separated, markov_blanket, topological_order
 
 __all__ = ["LinearGaussianNetwork"]
 
 _EPS = 2.0**-52
-
-
-class NamedDensity(DensityMixin, FastgenEstimator):  # type: ignore[misc]
-    """What densities of named variables share: variables by name, data in their order, scores."""
-
-    names: Sequence[Any] | None
-    names_: tuple[Any, ...]
-
-    @property
-    def n_parameters_(self) -> int:
-        """The number of free parameters."""
-        raise NotImplementedError
-
-    def log_prob(self, X: ArrayLike) -> Data:
-        """log p(x) of each row."""
-        raise NotImplementedError
-
-    def impute(self, X: ArrayLike, method: str = "mean", random_state: Any = None) -> Data:
-        """X with its missing cells filled in."""
-        raise NotImplementedError
-
-    def _names_of(self, d: int) -> tuple[Any, ...]:
-        found = tuple(getattr(self, "feature_names_in_", ())) or None
-        names = found or tuple(range(d)) if self.names is None else tuple(self.names)
-        if len(names) != d or len(set(names)) < d:
-            raise ValueError(f"names must be {d} different ones, for the columns of X, got {list(names)}")
-        if found is not None and names != found:
-            raise ValueError(f"names are {list(names)}, but the columns of X are called {list(found)}")
-        return names
-
-    def _rows(self, X: ArrayLike) -> Data:
-        """X as floats, in the order of the variables."""
-        check_is_fitted(self, "names_")
-        if is_frame(X) and not hasattr(self, "feature_names_in_"):
-            frame: Any = X
-            if set(frame.columns) != set(self.names_):
-                raise ValueError(f"X has columns {list(frame.columns)}, the variables are {list(self.names_)}")
-            X = check_array(frame[list(self.names_)], dtype=[np.float64, np.float32], ensure_all_finite=False)
-        return cast(Data, self._check_data(X))
-
-    def _variable(self, name: Any) -> int:
-        return int(self._variables([name])[0])
-
-    def _variables(self, names: Any) -> Index:
-        check_is_fitted(self, "names_")
-        numbers = {name: i for i, name in enumerate(self.names_)}
-        several = isinstance(names, Iterable) and not isinstance(names, str)
-        if several and not (isinstance(names, tuple) and names in numbers):
-            names = list(names)
-        else:
-            names = [names]
-        found = [_position(name, numbers) for name in names]
-        if len(set(found)) < len(found):
-            raise ValueError(f"the variables must be distinct, got {names}")
-        return np.array(found, np.intp)
-
-    def _evidence(self, given: Mapping[Any, float] | None) -> tuple[Index, Array]:
-        given = given or {}
-        return self._variables(list(given)), as_parameters(list(given.values()), "given values", (len(given),))
-
-    def score_samples(self, X: ArrayLike) -> Data:
-        """`log_prob`, as scikit-learn calls it."""
-        return self.log_prob(X)
-
-    def score(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> float:
-        """Mean log p(x), in nats.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-        y : ignored
-        sample_weight : array (n,), optional
-
-        Returns
-        -------
-        float
-        """
-        log_prob = self.log_prob(X)
-        return float(np.average(log_prob.astype(np.float64), weights=as_weights(sample_weight, len(log_prob))))
-
-    def aic(self, X: ArrayLike) -> float:
-        """Akaike's information criterion, -2 log L + 2 (free parameters): lower is better.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-
-        Returns
-        -------
-        float
-        """
-        return -2 * float(self.log_prob(X).sum(dtype=np.float64)) + 2 * self.n_parameters_
-
-    def bic(self, X: ArrayLike) -> float:
-        """Bayesian information criterion, -2 log L + log(n) (free parameters): lower is better.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-
-        Returns
-        -------
-        float
-        """
-        log_prob = self.log_prob(X)
-        return -2 * float(log_prob.sum(dtype=np.float64)) + float(np.log(len(log_prob))) * self.n_parameters_
-
-    def predict(self, X: ArrayLike, targets: Any = None) -> Data:
-        """Conditional means of missing cells, given the observed cells of the row; observed cells as they are.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-        targets : variable, or iterable of variables, optional
-            Only their columns are returned.
-
-        Returns
-        -------
-        array (n, d) or (n, targets)
-        """
-        filled = self.impute(X)
-        return filled if targets is None else filled[:, self._variables(targets)]
 
 
 class LinearGaussianNetwork(NamedDensity):
@@ -221,6 +95,9 @@ class LinearGaussianNetwork(NamedDensity):
     parents. Moments, conditions on values that are possible, draws and imputation work as always; what needs a
     density (`log_prob`, `precision_`, `aic`, `gaussian`, ...) raises `NetworkError`. `fit` never returns one: a
     residual variance that is 0 up to rounding is an error unless ``reg_covar`` is positive.
+
+    *Cost.* `log_prob`: O(n d^2); `sample`: O(n (d + arcs)); what conditions, or imputes: O(d^3) for each set of known
+    variables.
 
     References
     ----------
@@ -476,24 +353,7 @@ class LinearGaussianNetwork(NamedDensity):
 
     # ---- densities -------------------------------------------------------------------------------------------------
 
-    def log_prob(self, X: ArrayLike) -> Data:
-        """log p(x) of each row, in nats; of its observed part where cells are NaN.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-
-        Returns
-        -------
-        array (n,)
-            float32 for float32 X. O(n d^2).
-
-        Raises
-        ------
-        NetworkError
-            A variable is deterministic.
-        """
-        data = self._rows(X)
+    def _log_density(self, data: Data) -> Data:
         if self._order == tuple(range(data.shape[1])):
             return self._family.log_density(data)[:, 0]
         try:
@@ -509,7 +369,8 @@ class LinearGaussianNetwork(NamedDensity):
         -------
         fastgen.Gaussian
         """
-        return self.marginal(range(len(self.names_)))
+        check_is_fitted(self, "names_")
+        return self._marginal(np.arange(len(self.names_)))
 
     # ---- inference -------------------------------------------------------------------------------------------------
 
@@ -539,6 +400,9 @@ class LinearGaussianNetwork(NamedDensity):
         chosen = np.setdiff1d(np.arange(len(self.names_)), observed) if columns is None else self._variables(columns)
         if np.isin(chosen, observed).any():
             raise ValueError("a variable cannot be asked for and given")
+        return self._moments(chosen, observed, values)
+
+    def _moments(self, chosen: Index, observed: Index, values: Array) -> tuple[Array, Array]:
         slopes, covariance = self._regression(observed, chosen, values[None])
         return self.mean_[chosen] + (values - self.mean_[observed]) @ slopes, covariance
 
@@ -560,32 +424,16 @@ class LinearGaussianNetwork(NamedDensity):
         NetworkError
             Their covariance is singular, since variables are deterministic: see `moments`.
         """
-        rest = np.setdiff1d(np.arange(len(self.names_)), self._evidence(given)[0])
-        return self._gaussian(rest, *self.moments(None, given))
+        observed, values = self._evidence(given)
+        rest = np.setdiff1d(np.arange(len(self.names_)), observed)
+        if not len(rest):
+            raise ValueError("no variable is left: at least one must not be given")
+        return self._gaussian(rest, *self._moments(rest, observed, values))
 
-    def marginal(self, columns: Any) -> Gaussian:
-        """The density of some variables.
-
-        Parameters
-        ----------
-        columns : variable, or iterable of variables
-            In the order that the result is to have.
-
-        Returns
-        -------
-        fastgen.Gaussian
-
-        Raises
-        ------
-        NetworkError
-            Their covariance is singular, since variables are deterministic: see `moments`.
-        """
-        chosen = self._variables(columns)
-        return self._gaussian(chosen, *self.moments(chosen))
+    def _marginal(self, columns: Index) -> Gaussian:
+        return self._gaussian(columns, *self._moments(columns, np.empty(0, np.intp), np.empty(0)))
 
     def _gaussian(self, columns: Index, mean: Array, covariance: Array) -> Gaussian:
-        if not len(columns):
-            raise ValueError("no variable is left")
         try:
             family = families.Gaussian("full")._set(mean[None], covariance[None].copy(), derived=True)
         except np.linalg.LinAlgError:
@@ -596,10 +444,7 @@ class LinearGaussianNetwork(NamedDensity):
             raise NetworkError(
                 "the covariance is singular, since variables are deterministic: `moments` has mean and covariance"
             )
-        result = Gaussian("full")._with_family(family)
-        if all(isinstance(name, str) for name in self.names_):
-            result.feature_names_in_ = np.array(self.names_, object)[columns]
-        return result
+        return self._named(family, columns)
 
     def _regression(self, observed: Index, rest: Index, values: Array | None = None) -> tuple[Array, Array]:
         """Slopes (o, r) and residual covariance (r, r) of ``rest`` given ``observed``; rows of values are checked."""
@@ -624,57 +469,19 @@ class LinearGaussianNetwork(NamedDensity):
         residual = (correlation[np.ix_(rest, rest)] - half.T @ half) * scale[rest] * scale[rest][:, None]
         return slopes, residual
 
-    def impute(self, X: ArrayLike, method: str = "mean", random_state: Any = None) -> Data:
-        """A copy of X in which missing cells (NaN) are filled in, given the observed cells of the row.
-
-        Parameters
-        ----------
-        X : array or data frame (n, d)
-        method : {"mean", "sample"}
-            Conditional mean, or a draw from the conditional distribution.
-        random_state : None, int, numpy.random.Generator or RandomState
-            For "sample".
-
-        Returns
-        -------
-        array (n, d)
-            O(d^3) for each distinct pattern of missing columns.
-        """
-        check_choice(method, "method", ("mean", "sample"))
-        data = self._rows(X)
-        refuse_infinity(data)
-        rng = as_generator(random_state) if method == "sample" else None
-        result = data.copy()
+    def _completed(self, data: Data, rng: np.random.Generator | None) -> Iterator[tuple[Index, Index, Array]]:
         for rows, observed in patterns(data, incomplete_rows(data)):
             missing = np.setdiff1d(np.arange(data.shape[1]), observed, assume_unique=True)
             part = data[np.ix_(rows, observed)].astype(np.float64)
             slopes, _ = self._regression(observed, missing, part)
             # a draw of all, moved to what is observed, is one given that (Matheron's rule)
             base = self.mean_[None] if rng is None else self._draw(len(rows), rng)
-            result[np.ix_(rows, missing)] = base[:, missing] + (part - base[:, observed]) @ slopes
-        return result
+            yield rows, missing, base[:, missing] + (part - base[:, observed]) @ slopes
 
     # ---- draws -----------------------------------------------------------------------------------------------------
 
-    def sample(
-        self, n_samples: int = 1, random_state: Any = None, *, evidence: Mapping[Any, float] | None = None
-    ) -> Array:
-        """Draw rows.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : None, int, numpy.random.Generator or RandomState
-        evidence : mapping, optional
-            Values of some variables: the others are drawn given these, exactly.
-
-        Returns
-        -------
-        array (n_samples, d)
-        """
-        check_is_fitted(self, "names_")
-        observed, values = self._evidence(evidence)
-        rows = self._draw(n_samples, as_generator(random_state))
+    def _sample(self, n: int, rng: np.random.Generator, observed: Index, values: Array) -> Array:
+        rows = self._draw(n, rng)
         if len(observed):
             rest = np.setdiff1d(np.arange(len(self.names_)), observed)
             slopes, _ = self._regression(observed, rest, values[None])
@@ -709,33 +516,11 @@ class LinearGaussianNetwork(NamedDensity):
         """Parents, children, and other parents of these: given them, nothing else tells about the variable."""
         return [self.names_[i] for i in sorted(markov_blanket(self.parents_, self._variable(variable)))]
 
-    def plot(self, ax: Any = None, **options: Any) -> Any:
-        """Draw the network; return the Axes."""
-        from fastgen.graphical._plot import plot
-
-        check_is_fitted(self, "names_")
-        arcs = [(parent, child) for child, some in enumerate(self.parents_) for parent in some]
-        return plot(self.names_, arcs, ax=ax, **options)
+    def _lines(self) -> list[tuple[int, int]]:
+        return [(parent, child) for child, some in enumerate(self.parents_) for parent in some]
 
 
 # ---- graphs and names ----------------------------------------------------------------------------------------------
-
-
-def _position(name: Any, numbers: Mapping[Any, int]) -> int:
-    """The number of a variable, given by name or number."""
-    if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
-        name = int(name)
-    if isinstance(name, Hashable) and not isinstance(name, (bool, np.bool_)):
-        if name in numbers:
-            return numbers[name]
-        if isinstance(name, int) and 0 <= name < len(numbers):
-            return name
-    raise NetworkError(f"there is no variable {name!r}: these are {_listed(numbers)}")
-
-
-def _listed(names: Iterable[Any]) -> str:
-    listed = list(names)
-    return str(listed) if len(listed) <= 50 else f"{str(listed[:50])[:-1]}, ...]"
 
 
 def _arc(arc: Any, numbers: Mapping[Any, int]) -> tuple[int, int]:
@@ -743,7 +528,7 @@ def _arc(arc: Any, numbers: Mapping[Any, int]) -> tuple[int, int]:
         parent, child = arc
     except (TypeError, ValueError):
         raise NetworkError(f"edges must be pairs (parent, child), got {arc!r}") from None
-    return _position(parent, numbers), _position(child, numbers)
+    return position(parent, numbers), position(child, numbers)
 
 
 def _graph(arcs: Sequence[Any], names: Sequence[Any]) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
