@@ -630,6 +630,8 @@ def test_wrong_parameters(sprinkler):
         ([(0, 1), (1, 0)], "cycle"),
         ([(0, 7)], "no variable 7"),
         ([(0, 1, 2)], "pairs"),
+        (None, "pairs"),
+        (1.5, "pairs"),
         ("magic", "structure must be one of"),
         ([(0, 1), (0, 1)], "twice"),
     ):

@@ -1,6 +1,6 @@
 """Arcs as users give them to estimators."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["lasting", "pairs"]
@@ -11,14 +11,17 @@ def lasting(arcs: Any) -> Any:
     return list(arcs) if isinstance(arcs, Iterator) else arcs
 
 
-def pairs(arcs: Iterable[Any] | None, name: str) -> list[Any]:
+def pairs(arcs: Any, name: str) -> list[Any]:
     """The arcs as a list.
 
     Raises
     ------
     ValueError
-        It is an iterator, which a later fit would find empty.
+        They are an iterator, which a later fit would find empty, or nothing that can be read.
     """
     if isinstance(arcs, Iterator):
         raise ValueError(f"{name} is an iterator, which can be read only once: make it a list of (parent, child)")
-    return [] if arcs is None else list(arcs)
+    try:
+        return list(arcs)
+    except TypeError:
+        raise ValueError(f"{name} must be pairs (parent, child), got {arcs!r}") from None

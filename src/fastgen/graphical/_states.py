@@ -205,7 +205,8 @@ class Coding:
                 raise ValueError(f"there are two columns {column.name!r}")
             seen.add(i)
             _refuse_infinity(column)
-            _refuse_merging(column)
+            if not all(isinstance(value, str) for value in self.categories[i]):
+                _refuse_merging(column)
             if column.declared == self.categories[i]:
                 codes[:, i] = column.values
                 continue

@@ -442,7 +442,17 @@ class GaussianMarkovRandomField(NamedDensity):
     # ---- the graph -------------------------------------------------------------------------------------------------
 
     def markov_blanket(self, variable: Any) -> list[Any]:
-        """The neighbours of a variable: given them, nothing else tells about it."""
+        """The neighbours of a variable: given them, nothing else tells about it.
+
+        Parameters
+        ----------
+        variable : variable
+
+        Returns
+        -------
+        list of variables
+            In the order of the columns.
+        """
         i = self._variable(variable)
         row = self.precision_[[i]]
         return [self.names_[j] for j in sorted(row.indices[row.data != 0].tolist()) if j != i]
@@ -453,6 +463,12 @@ class GaussianMarkovRandomField(NamedDensity):
         Parameters
         ----------
         x, y, given : variable, or iterable of variables
+            Disjoint.
+
+        Returns
+        -------
+        bool
+            O(d + edges).
         """
         first, second, known = (self._variables(some) for some in (x, y, given))
         if len(np.unique(np.concatenate([first, second, known]))) < len(first) + len(second) + len(known):

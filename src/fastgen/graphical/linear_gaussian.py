@@ -304,7 +304,7 @@ class LinearGaussianNetwork(NamedDensity):
         data = self._check_data(X, reset=True)
         n, d = data.shape
         names = self._names_of(d)
-        parents, order = _graph(pairs(self.edges, "edges"), names)
+        parents, order = _graph(pairs(() if self.edges is None else self.edges, "edges"), names)
         weights = as_weights(sample_weight, n)
         found, left_out = moments(data, weights, True, None)
         if left_out:
@@ -508,12 +508,28 @@ class LinearGaussianNetwork(NamedDensity):
         Parameters
         ----------
         x, y, given : variable, or iterable of variables
+            Disjoint.
+
+        Returns
+        -------
+        bool
+            O(d + arcs).
         """
         check_is_fitted(self, "names_")
         return d_separated(self.parents_, *(self._variables(some).tolist() for some in (x, y, given)))
 
     def markov_blanket(self, variable: Any) -> list[Any]:
-        """Parents, children, and other parents of these: given them, nothing else tells about the variable."""
+        """Parents, children, and other parents of these: given them, nothing else tells about the variable.
+
+        Parameters
+        ----------
+        variable : variable
+
+        Returns
+        -------
+        list of variables
+            In the order of the columns. O(d + arcs).
+        """
         return [self.names_[i] for i in sorted(markov_blanket(self.parents_, self._variable(variable)))]
 
     def _lines(self) -> list[tuple[int, int]]:

@@ -29,11 +29,11 @@ from fastgen.graphical.formats._text import (
     write_text,
 )
 
-# Strings do not go over lines: a lone quote in a property does no harm. Outside, \\ and \" are parts of words, so that
-# after a lone quote no other one of its line is taken for the begin of a string.
+# Strings do not go over lines: a lone quote in a property does no harm. Outside, a quote after a backslash is part of a
+# word, so that after a lone quote no other one of its line is taken for the begin of a string.
 _STRING = r'"(?:[^"\\\n]|\\[^\n])*"'
-_COMMENT = re.compile(_STRING + r'|\\["\\]|(//[^\n]*|/\*[\s\S]*?(?:\*/|\Z))')
-_PATTERN = re.compile(_STRING + r'|(?:\\["\\]|[^\s{}()\[\],;|"])+|\S')
+_COMMENT = re.compile(_STRING + r'|\\"|(//[^\n]*|/\*[\s\S]*?(?:\*/|\Z))')
+_PATTERN = re.compile(_STRING + r'|[^\s{}()\[\],;|"]+(?:(?<=\\)"[^\s{}()\[\],;|"]*)*|\S')
 _BARE = re.compile(r'(?!.*(?://|/\*))[^\s{}()\[\],;|"]+')
 _PUNCTUATION = frozenset('{}()[],;|"')
 
