@@ -1018,7 +1018,7 @@ class BayesianNetwork(FastgenEstimator):
 
         Notes
         -----
-        In layers: O((V + arcs) log V) for each of a few sweeps, where an arc counts once for each layer that it passes.
+        In layers: O(V arcs), where an arc counts once for each layer that it passes.
         """
         from fastgen.graphical._plot import plot
 
