@@ -1377,7 +1377,7 @@ def test_failed_calls_modify_nothing(rng):
         assert np.array_equal(a, copy)
 
 
-# ---- what a review found -----------------------------------------------------------------------------------------
+# ---- at the edges ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stay", [0.999, 1 - 1e-9])
