@@ -21,7 +21,7 @@ COLOURS = {
     "Numba": "#da8bc3",
     "pyAgrum": "#64b5cd",
     "pgmpy": "#ccb974",
-    "JAX, scaled": "#8172b3",
+    "JAX": "#8172b3",
     "PGMax, scaled": "#b5651d",
     "pomegranate, scaled": "#c44e52",
     "dynamax, scaled": "#8c8c8c",

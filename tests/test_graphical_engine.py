@@ -472,14 +472,14 @@ def test_entries_far_apart(form, seed):
         assert at[tuple(states[row])] == pytest.approx(top, rel=1e-12)
         shares /= shares.sum()
         for variable, one in enumerate(marginals):
-            np.testing.assert_allclose(one[row], shares.sum(axis=others(shares, variable)), atol=1e-12)
+            np.testing.assert_allclose(one[row], shares.sum(axis=others(shares, variable)), rtol=1e-12, atol=1e-12)
         for count, factor in zip(counts, graph.factors, strict=True):
             count += family(shares, factor.scope)
     possible = log_evidence > -np.inf
     if possible.any():
         given_soft = soft and {0: soft[0][possible]}
         for one, other in zip(engine.expected_counts(rows[possible], soft=given_soft)[0], counts, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-12)
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
         samples = engine.sample(20, rows[possible], 0, given_soft)
         assert (logs[tuple(np.moveaxis(samples, -1, 0))] > -np.inf).all()
 

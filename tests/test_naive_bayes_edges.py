@@ -1,16 +1,21 @@
 """Naive Bayes: memory safety, memory, values at the edges, labels, messages: each as the documentation promises."""
 
+import copy
+import io
+import pickle
 import subprocess
 import sys
 import tracemalloc
 import warnings
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.naive_bayes as peer
 from scipy import sparse
 
+import fastgen
 from fastgen import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MixedNB, MultinomialNB, kernels
 from fastgen.errors import SingularCovarianceError
 
@@ -224,6 +229,22 @@ def test_probabilities_of_events_may_be_set():
     for model in (ours, theirs):
         model.feature_log_prob_ = np.log(np.full((2, 3), 0.25))
     close(ours.predict_joint_log_proba(np.eye(3)), theirs.predict_joint_log_proba(np.eye(3)))
+
+
+@pytest.mark.parametrize("name", ["GaussianNB", "MultinomialNB", "ComplementNB", "BernoulliNB", "CategoricalNB"])
+@pytest.mark.parametrize("way", ["pickle", "deepcopy", "joblib"])
+def test_stored_models_give_the_same_bits(rng, name, way):
+    """joblib stores an array that two attributes hold twice."""
+    X, y = rng.integers(0, 3, (60, 5)).astype(float), np.arange(60) % 3
+    model = getattr(fastgen, name)().fit(X, y)
+    if way == "joblib":
+        file = io.BytesIO()
+        joblib.dump(model, file)
+        file.seek(0)
+        other = joblib.load(file)
+    else:
+        other = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
+    equal(other.predict_joint_log_proba(X), model.predict_joint_log_proba(X))
 
 
 # ---- labels, parameters, frames --------------------------------------------------------------------------------------

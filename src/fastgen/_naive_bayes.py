@@ -185,9 +185,9 @@ class BinaryTerm:
 
     @cached_property
     def ratio(self) -> Array:
-        """What an event adds."""
+        """What an event adds; by columns, as sparse rows are scored."""
         with np.errstate(invalid="ignore"):
-            return self.log_p - self.log_q
+            return np.subtract(self.log_p, self.log_q, order="F")
 
     def terms(self, X: Any) -> tuple[list[kernel.Term], Array]:
         """As the kernel takes them, and a constant for each class."""

@@ -262,7 +262,9 @@ class _BaseNB(ClassifierMixin, FastgenEstimator):  # type: ignore[misc]
             if unknown.all():
                 raise ValueError("y must hold at least one label that is known: all are -1")
             if weights is not None and not weights[~unknown].any():
-                raise ValueError("y must hold at least one label that is known and has weight: those of weight do not")
+                raise ValueError(
+                    "y must hold at least one label that is known and has weight: all labelled rows have weight 0"
+                )
             labels = labels[~unknown]
         _check_labels(labels)
         self.classes_, codes = classes_of(labels)
@@ -1066,7 +1068,7 @@ class BernoulliNB(_DiscreteNB, _GenerativeNB):
 
     def _models(self) -> Sequence[Model]:
         log_p, log_q = self._log_q
-        if self.feature_log_prob_ is not log_p:  # the user's
+        if self.feature_log_prob_ is not log_p and not np.array_equal(self.feature_log_prob_, log_p):  # the user's
             log_p = np.asarray(self.feature_log_prob_, np.float64)
             with np.errstate(divide="ignore"):
                 log_q = np.log(-np.expm1(log_p))
